@@ -1,0 +1,1 @@
+"""Layer 5: tasks, metrics, intervals, and the comparison of two models (gain against forgetting)."""

@@ -1,0 +1,1 @@
+"""Layer 3: the generation engine and the log-likelihood scorer."""

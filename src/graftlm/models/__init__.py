@@ -1,0 +1,1 @@
+"""Layer 2: loading, adapters, heads, merging and export of models."""
