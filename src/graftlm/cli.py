@@ -1,0 +1,165 @@
+"""The `graft` command: each sub-command parses, calls one function below, and prints."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from graftlm import __version__
+from graftlm.core.console import error_console, say
+from graftlm.core.errors import GraftError
+
+app = typer.Typer(
+    help="Turn an open language model into a domain expert, and prove it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+RecipeFile = Annotated[Path, typer.Argument(help="recipe file, as recipes/clinic.yaml")]
+Overrides = Annotated[Optional[list[str]], typer.Argument(help="key=value overrides, as mix=sequential stages.sft.learning_rate=1e-4")]
+Model = Annotated[str, typer.Argument(help="model folder, hub name, run folder, or `rootstock`")]
+Preset = Annotated[Optional[str], typer.Option(help="decoding preset: greedy, ziya-writing, chatglm2, llama2, firefly")]
+Temperature = Annotated[Optional[float], typer.Option(help="0 or above; higher is more varied")]
+TopP = Annotated[Optional[float], typer.Option(help="sample from the smallest set of tokens with this much probability")]
+TopK = Annotated[Optional[int], typer.Option(help="sample from the k likeliest tokens; 0: all")]
+Penalty = Annotated[Optional[float], typer.Option("--repetition-penalty", help="above 1: repeat less")]
+Length = Annotated[Optional[int], typer.Option(help="longest answer in tokens")]
+Greedy = Annotated[bool, typer.Option("--greedy", help="always the likeliest token")]
+Seed = Annotated[Optional[int], typer.Option(help="seed of the sampling")]
+Template = Annotated[str, typer.Option(help="chat template: own, or a named one")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        say(f"graft {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Run a recipe: check, train its stages, evaluate after each, write the report. Run again to go on."""
+    from graftlm.recipes.loading import load_recipe
+    from graftlm.recipes.pipeline import run_recipe
+
+    run_recipe(load_recipe(recipe, overrides))
+
+
+@app.command()
+def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Say what will go wrong before any training: rows, masks, duplicates, test leaks, memory."""
+    from graftlm.recipes.check import check_file
+
+    if check_file(recipe, overrides or []):
+        raise typer.Exit(2)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="run folder")]) -> None:
+    """Write report.html and receipt.json of a run again."""
+    from graftlm.recipes.report import write_report
+
+    say(str(write_report(folder)))
+
+
+@app.command()
+def chat(
+    model: Model,
+    preset: Preset = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    repetition_penalty: Penalty = None,
+    max_new_tokens: Length = None,
+    greedy: Greedy = False,
+    seed: Seed = None,
+    template: Template = "own",
+    system: Annotated[Optional[str], typer.Option(help="system message")] = None,
+) -> None:
+    """Talk to a model in the terminal."""
+    from graftlm.recipes.talking import choose_decoding, talk
+
+    decoding = choose_decoding(
+        preset, temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=repetition_penalty,
+        max_new_tokens=max_new_tokens, greedy=greedy or None, seed=seed,
+    )  # fmt: skip
+    talk(model, decoding, template, system)
+
+
+@app.command()
+def generate(
+    model: Model,
+    prompt: Annotated[Optional[str], typer.Argument(help="one prompt; or give --input")] = None,
+    input_file: Annotated[Optional[Path], typer.Option("--input", help="txt (a prompt a line) or any readable data file")] = None,
+    output_file: Annotated[Optional[Path], typer.Option("--output", help="jsonl to write; the screen by default")] = None,
+    preset: Preset = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    repetition_penalty: Penalty = None,
+    max_new_tokens: Length = None,
+    greedy: Greedy = False,
+    seed: Seed = None,
+    template: Template = "own",
+    system: Annotated[Optional[str], typer.Option(help="system message")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="continue the text as it is, without chat template")] = False,
+) -> None:
+    """Answer one prompt (streamed), or every prompt of a file (in batches)."""
+    from graftlm.recipes.talking import answer, answer_file, choose_decoding
+
+    decoding = choose_decoding(
+        preset, temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=repetition_penalty,
+        max_new_tokens=max_new_tokens, greedy=greedy or None, seed=seed,
+    )  # fmt: skip
+    if (prompt is None) == (input_file is None):
+        raise GraftError("give either a prompt or --input", where="graft generate", fix='graft generate MODEL "your question"')
+    if input_file is not None:
+        answer_file(model, input_file, output_file, decoding, template, system, raw=raw)
+    else:
+        answer(model, str(prompt), decoding, template, system, raw=raw)
+
+
+@app.command()
+def world(
+    name: Annotated[str, typer.Argument(help="general or clinic")],
+    part: Annotated[Optional[str], typer.Argument(help="documents, exam …; leave out to list them")] = None,
+    count: Annotated[int, typer.Option("-n", help="samples to show")] = 5,
+) -> None:
+    """Look at a generated corpus."""
+    from graftlm.recipes.talking import show_world
+
+    show_world(name, part, count)
+
+
+def main() -> None:
+    """Entry point: user errors are printed with their fix and end with exit code 2, never a traceback."""
+    try:
+        app(standalone_mode=False)
+    except GraftError as error:
+        where = f"{error.where}: " if error.where else ""
+        error_console.print("[red]error:[/red]", end=" ")
+        error_console.print(f"{where}{error.reason}", markup=False)
+        if error.fix:
+            error_console.print("  [green]fix:[/green]", end=" ")
+            error_console.print(error.fix, markup=False)
+        sys.exit(2)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        error_console.print("stopped; run the same command again to go on")
+        sys.exit(130)
+    except Exception as error:
+        import click
+
+        if isinstance(error, click.ClickException):
+            error.show()
+            sys.exit(2)
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""From text to token ids with a target mask, by the character offsets of one single tokenisation.
+
+The whole rendered text is tokenised once. Pieces are never tokenised apart and joined: tokens at the seams
+would differ from what the model meets at generation.
+
+Which token is a target: one whose character span *starts* inside a target span, zero-width spans included. So
+- a token that begins before an answer and reaches into it is not learnt (its beginning is given, not said);
+- a token that begins in an answer and reaches past its end is learnt;
+- the tokens of one multi-byte character all have the character's span and go together;
+- a zero-width token (the "▁" that SentencePiece tokenizers put at the head of a segment) goes with the text
+  that follows it: right after the generation prompt it is the first thing the model has to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from graftlm.core.errors import ModelError
+from graftlm.data.samples import Chat, Preference, Text, Turn
+from graftlm.data.templates import ChatTemplate, Rendered
+
+BATCH = 1000
+"""Texts given to the tokenizer at a time: it splits them over the CPU cores, and memory stays bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One document in tokens.
+
+    Attributes:
+        tokens: [n] uint32 ids.
+        targets: [n] bool; whether this token is to be predicted; never the first: nothing precedes it.
+    """
+
+    tokens: np.ndarray
+    targets: np.ndarray
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[Text | str]) -> list[Encoded]:
+    """Documents for pre-training: bos (if the tokenizer has one), the text, eos (if it has one).
+
+    Every token but the first is a target. Special tokens spelled out in a document are plain characters.
+    """
+    check_tokenizer(tokenizer)
+    plain = [text if isinstance(text, str) else text.text for text in texts]
+    head = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    tail = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    encoded = []
+    for start in range(0, len(plain), BATCH):
+        batch = tokenizer(
+            plain[start : start + BATCH],
+            add_special_tokens=False,
+            return_attention_mask=False,
+            split_special_tokens=True,
+            verbose=False,
+        )
+        for ids in batch["input_ids"]:
+            tokens = np.array([*head, *ids, *tail], dtype=np.uint32)
+            targets = np.ones(len(tokens), dtype=bool)
+            targets[:1] = False
+            encoded.append(Encoded(tokens, targets))
+    return encoded
+
+
+def encode_chats(
+    tokenizer: Any, template: ChatTemplate, chats: Sequence[Chat | Sequence[Turn]]
+) -> list[Encoded]:
+    """Conversations for instruction tuning: every answer is a target, its stop marker included."""
+    rendered = [template.render(chat.turns if isinstance(chat, Chat) else chat) for chat in chats]
+    return _encode_rendered(tokenizer, rendered)
+
+
+def encode_preferences(
+    tokenizer: Any, template: ChatTemplate, preferences: Sequence[Preference]
+) -> list[tuple[Encoded, Encoded]]:
+    """(chosen, rejected) for each pair; only the final answer is a target, its stop marker included."""
+    rendered = []
+    for preference in preferences:
+        for answer in (preference.chosen, preference.rejected):
+            whole = template.render([*preference.prompt, Turn("assistant", answer)])
+            rendered.append(Rendered(whole.text, whole.targets[-1:]))
+    encoded = _encode_rendered(tokenizer, rendered)
+    return list(zip(encoded[0::2], encoded[1::2], strict=True))
+
+
+def encode_prompt(tokenizer: Any, template: ChatTemplate, turns: Sequence[Turn]) -> list[int]:
+    """Token ids of a conversation to be answered, up to where the answer begins."""
+    rendered = template.render(turns, generation_prompt=True)
+    return [int(token) for token in _encode_rendered(tokenizer, [rendered])[0].tokens]
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """Refuse a tokenizer that does not tell the characters of its tokens."""
+    if getattr(tokenizer, "is_fast", False):
+        return
+    name = str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
+    reason = "the tokenizer does not give character offsets, which the target mask is made from"
+    fix = "load it as a fast one (use_fast=True) or convert it: save it as tokenizer.json with transformers"
+    raise ModelError(reason, where=name, fix=fix)
+
+
+def _encode_rendered(tokenizer: Any, rendered: Sequence[Rendered]) -> list[Encoded]:
+    check_tokenizer(tokenizer)
+    adds_bos = _adds_bos(tokenizer)
+    encoded = []
+    for start in range(0, len(rendered), BATCH):
+        part = rendered[start : start + BATCH]
+        batch = tokenizer(
+            [one.text for one in part],
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        for one, ids, offsets in zip(part, batch["input_ids"], batch["offset_mapping"], strict=True):
+            needs_bos = adds_bos and not one.text.startswith(tokenizer.bos_token)
+            encoded.append(_masked(one, ids, offsets, tokenizer.bos_token_id if needs_bos else None))
+    return encoded
+
+
+def _adds_bos(tokenizer: Any) -> bool:
+    """Whether the tokenizer itself begins every text with bos (Llama does, Qwen and GPT-2 do not)."""
+    if tokenizer.bos_token_id is None:
+        return False
+    ids = tokenizer("a", add_special_tokens=True)["input_ids"]
+    return bool(ids) and ids[0] == tokenizer.bos_token_id
+
+
+def _masked(
+    rendered: Rendered, ids: Sequence[int], offsets: Sequence[tuple[int, int]], bos: int | None
+) -> Encoded:
+    starts = np.array([start for start, _ in offsets], dtype=np.int64)  # [n]
+    edges = np.array(rendered.targets, dtype=np.int64).reshape(-1)  # [2 * spans]: start, end, start, ...
+    # An odd number of edges at or before a token's start: it starts inside a span.
+    targets = np.searchsorted(edges, starts, side="right") % 2 == 1  # [n]
+    tokens = np.array(ids, dtype=np.uint32)
+    if bos is not None:
+        tokens = np.concatenate([np.array([bos], dtype=np.uint32), tokens])
+        targets = np.concatenate([np.array([False]), targets])
+    targets[:1] = False
+    return Encoded(tokens, targets)
+
+
+Item = TypeVar("Item", Encoded, tuple[Encoded, Encoded])
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """What a token limit cost. Counts tokens of every document; a pair is two documents and one sample.
+
+    Attributes:
+        samples_cut: samples that lost tokens and were kept.
+        samples_dropped: samples left without any target (for a pair: in either answer), not kept.
+        tokens_cut: tokens lost, those of dropped samples included.
+        targets_cut: targets among them.
+    """
+
+    samples_cut: int = 0
+    samples_dropped: int = 0
+    tokens_cut: int = 0
+    targets_cut: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated(Generic[Item]):
+    """Items within a token limit.
+
+    Attributes:
+        items: what was kept, in order.
+        kept: for each item its index in the input.
+        truncation: what was lost.
+    """
+
+    items: list[Item]
+    kept: list[int]
+    truncation: Truncation
+
+
+def truncate(encoded: Sequence[Item], max_tokens: int) -> Truncated[Item]:
+    """Cut documents (or pairs of documents) to `max_tokens` from the right; drop those left without a target.
+
+    A sample that has no target before the cut is dropped, too: it could only dilute a batch.
+    """
+    if max_tokens < 2:
+        raise ValueError("max_tokens must be at least 2: one token to read and one to predict")
+    items: list[Item] = []
+    kept: list[int] = []
+    cut = dropped = tokens_cut = targets_cut = 0
+    for index, item in enumerate(encoded):
+        short = _shortened(item, max_tokens)
+        usable = all(one.targets.any() for one in _documents(short))
+        tokens, targets = _size(item)
+        tokens_left, targets_left = _size(short) if usable else (0, 0)
+        tokens_cut += tokens - tokens_left
+        targets_cut += targets - targets_left
+        if not usable:
+            dropped += 1
+            continue
+        cut += tokens_left < tokens
+        items.append(short)
+        kept.append(index)
+    return Truncated(items, kept, Truncation(cut, dropped, tokens_cut, targets_cut))
+
+
+def _documents(item: Encoded | tuple[Encoded, Encoded]) -> tuple[Encoded, ...]:
+    return item if isinstance(item, tuple) else (item,)
+
+
+def _shortened(item: Item, max_tokens: int) -> Item:
+    if isinstance(item, tuple):
+        return _cut(item[0], max_tokens), _cut(item[1], max_tokens)
+    return _cut(item, max_tokens)
+
+
+def _cut(document: Encoded, max_tokens: int) -> Encoded:
+    return Encoded(document.tokens[:max_tokens], document.targets[:max_tokens])
+
+
+def _size(item: Encoded | tuple[Encoded, Encoded]) -> tuple[int, int]:
+    """(tokens, targets) over the documents of a sample."""
+    documents = _documents(item)
+    return sum(len(one.tokens) for one in documents), sum(int(one.targets.sum()) for one in documents)

@@ -1,0 +1,217 @@
+"""Packing: many documents in one row of a fixed token budget, each still alone in it.
+
+Nothing is cut and no document is split: samples are placed whole (preference pairs stay together in one row),
+and the attention, the positions and the targets stop at every boundary.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from graftlm.core.errors import DataError
+from graftlm.data.mixing import Mixture
+from graftlm.data.store import TokenStore
+from graftlm.ops.cross_entropy import IGNORE
+
+WINDOW = 512
+"""Least samples looked at together when filling rows; at least 16 rows' worth, so that rows get full."""
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """One row.
+
+    Attributes:
+        tokens: [T] int64.
+        targets: [T] int64; the token that position t must predict (the next one of its document), or IGNORE.
+        boundaries: [N + 1] int32; where each document starts, and T.
+        document: [N] int64; a number that each document keeps whenever it is seen, -1 for padding.
+        target_count: positions that bear a target.
+        padding: tokens of the last document when it only fills up the row (0 when rows are not filled).
+    """
+
+    tokens: torch.Tensor
+    targets: torch.Tensor
+    boundaries: torch.Tensor
+    document: torch.Tensor
+    target_count: int
+    padding: int = 0
+
+    def to(self, device: torch.device) -> PackedBatch:
+        if device.type == "cpu":
+            return self
+        tokens, targets, boundaries = (
+            x.pin_memory().to(device, non_blocking=True) for x in (self.tokens, self.targets, self.boundaries)
+        )
+        return replace(self, tokens=tokens, targets=targets, boundaries=boundaries)
+
+
+@dataclass(frozen=True)
+class PackingPlan:
+    """Which samples stand in which row, and which rows make one optimizer step. A pure function of its
+    inputs, so the number of the next step is all that a checkpoint has to remember of the data.
+
+    Attributes:
+        mixture: the samples, in training order.
+        order: [n] indices into the mixture, row after row.
+        row_edges: [rows + 1] where each row starts in `order`.
+        row_tokens: the token budget of a row.
+        rows_per_step: rows whose gradients are added up in one step.
+    """
+
+    mixture: Mixture
+    order: np.ndarray
+    row_edges: np.ndarray
+    row_tokens: int
+    rows_per_step: int
+
+    @property
+    def rows(self) -> int:
+        return len(self.row_edges) - 1
+
+    @property
+    def steps(self) -> int:
+        return -(-self.rows // self.rows_per_step)
+
+    @property
+    def fill(self) -> float:
+        """Share of the rows' budget that holds real tokens."""
+        return float(self.mixture.lengths.sum() / max(self.rows * self.row_tokens, 1))
+
+    def step_rows(self, step: int) -> range:
+        return range(step * self.rows_per_step, min((step + 1) * self.rows_per_step, self.rows))
+
+    def row(self, number: int, *, pad_to: int | None = None) -> PackedBatch:
+        """Build row `number`; `pad_to` fills it to that length with one more document without targets."""
+        mixture = self.mixture
+        chosen = self.order[self.row_edges[number] : self.row_edges[number + 1]]
+        block_n, sample_n = mixture.block[chosen], mixture.sample[chosen]
+        group_n = np.array([store.group for store in mixture.stores])[block_n]
+        block_N = np.repeat(block_n, group_n)
+        document_N = np.repeat(sample_n * group_n, group_n) + _count_up(group_n)
+        start_N, end_N = (_gather(mixture.stores, "offsets", block_N, document_N + shift) for shift in (0, 1))
+        length_N = end_N - start_N
+
+        block_T = np.repeat(block_N, length_N)
+        place_T = np.repeat(start_N, length_N) + _count_up(length_N)
+        tokens_T = _gather(mixture.stores, "tokens", block_T, place_T)
+        wanted_T = _gather(mixture.stores, "targets", block_T, place_T).astype(bool)
+        wanted_T[np.cumsum(length_N) - length_N] = False  # nothing stands before a document's first token
+        targets_T = np.full(len(tokens_T), IGNORE)
+        targets_T[:-1] = np.where(wanted_T[1:], tokens_T[1:], IGNORE)
+
+        number_N = ((mixture.first_block + block_N) << 40) + document_N
+        padding = max(0, (pad_to or 0) - len(tokens_T))
+        if padding:
+            tokens_T = np.pad(tokens_T, (0, padding))
+            targets_T = np.pad(targets_T, (0, padding), constant_values=IGNORE)
+            length_N, number_N = np.append(length_N, padding), np.append(number_N, -1)
+        return PackedBatch(
+            torch.from_numpy(tokens_T),
+            torch.from_numpy(targets_T),
+            torch.from_numpy(np.cumsum([0, *length_N], dtype=np.int32)),
+            torch.from_numpy(number_N),
+            int((targets_T != IGNORE).sum()),
+            padding,
+        )
+
+
+def _count_up(lengths: np.ndarray) -> np.ndarray:
+    """0, 1 … n−1 for each n of `lengths`, end to end."""
+    starts = np.cumsum(lengths) - lengths
+    return np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
+
+
+def _gather(stores: tuple[TokenStore, ...], array: str, block: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """[n] int64: element `place[i]` of the named array of store `block[i]`."""
+    found = np.empty(len(place), np.int64)
+    for number in np.unique(block):
+        here = block == number
+        found[here] = getattr(stores[number], array)[place[here]]
+    return found
+
+
+def pack(mixture: Mixture, *, row_tokens: int, rows_per_step: int = 1) -> PackingPlan:
+    """Fill rows by best fit, the longest sample first, inside windows of the mix's order.
+
+    Raises:
+        DataError: a sample is longer than a row (encoding with `max_tokens` ≤ `row_tokens` prevents it).
+    """
+    if len(mixture.lengths) and mixture.lengths.max() > row_tokens:
+        raise DataError(
+            f"a sample of {int(mixture.lengths.max())} tokens does not fit a row of {row_tokens}",
+            fix="raise `row_tokens` or lower `max_tokens`",
+        )
+    window = (
+        max(WINDOW, 16 * row_tokens // max(1, int(mixture.lengths.mean())))
+        if len(mixture.lengths)
+        else WINDOW
+    )
+    lengths = mixture.lengths.tolist()
+    windows: list[list[list[int]]] = []
+    left_over: list[int] = []
+    for start in range(0, len(lengths), window):
+        filled = _fill_window(
+            [*left_over, *range(start, min(start + window, len(lengths)))], lengths, row_tokens
+        )
+        if start + window < len(
+            lengths
+        ):  # the emptiest row goes into the next window: only the last one stays short
+            left_over = filled.pop(min(range(len(filled)), key=lambda r: sum(lengths[i] for i in filled[r])))
+        windows.append(filled)
+    rows = _keep_shares(windows, mixture)
+    order = np.array([index for row in rows for index in row], np.int64)
+    edges = np.cumsum([0, *(len(row) for row in rows)])
+    return PackingPlan(mixture, order, edges, row_tokens, rows_per_step)
+
+
+def _keep_shares(windows: list[list[list[int]]], mixture: Mixture) -> list[list[int]]:
+    """All rows; inside each window in such an order that the rows so far hold the blocks as the mix does.
+
+    Filling the longest samples first makes rows of one block where blocks differ in length. Two blocks whose
+    documents differ 10× in length: 200 rows stray 3.4 % from their shares as rows fall, 0.6 % so.
+    """
+    if len(mixture.names) == 1:
+        return [row for window in windows for row in window]
+    B = len(mixture.names)
+    goal_nB = np.zeros(
+        (len(mixture.lengths) + 1, B), np.int64
+    )  # tokens of each block among the first n samples
+    goal_nB[np.arange(1, len(goal_nB)), mixture.block] = mixture.lengths
+    np.cumsum(goal_nB, axis=0, out=goal_nB)
+    tokens_n = goal_nB.sum(axis=1)
+    done_B, ordered = np.zeros(B, np.int64), []
+    for window in windows:
+        tokens_RB = np.zeros((len(window), B), np.int64)
+        for r, row in enumerate(window):
+            np.add.at(tokens_RB[r], mixture.block[row], mixture.lengths[row])
+        waiting = list(range(len(window)))
+        while waiting:
+            after_RB = done_B + tokens_RB[waiting]
+            there_R = np.minimum(np.searchsorted(tokens_n, after_RB.sum(axis=1)), len(tokens_n) - 1)
+            nearest = int(np.abs(after_RB - goal_nB[there_R]).max(axis=1).argmin())
+            done_B = after_RB[nearest]
+            ordered.append(window[waiting.pop(nearest)])
+    return ordered
+
+
+def _fill_window(samples: list[int], lengths: list[int], row_tokens: int) -> list[list[int]]:
+    """Rows of one window, by the mean place of their samples, so that an ordered mix stays ordered."""
+    room: list[
+        tuple[int, int]
+    ] = []  # (tokens left, row), sorted: the tightest row that still fits is one bisection away
+    rows: list[list[int]] = []
+    for sample in sorted(samples, key=lambda i: -lengths[i]):
+        place = bisect_left(room, (lengths[sample], -1))
+        if place == len(room):
+            rows.append([sample])
+            insort(room, (row_tokens - lengths[sample], len(rows) - 1))
+        else:
+            left, row = room.pop(place)
+            rows[row].append(sample)
+            insort(room, (left - lengths[sample], row))
+    return sorted((sorted(row) for row in rows), key=lambda row: sum(row) / len(row))

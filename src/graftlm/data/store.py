@@ -1,0 +1,111 @@
+"""The token store: a data set as one flat file of tokens, memory-mapped, keyed by what it was made of.
+
+A store holds *documents* (token runs with a target mask). One *sample* is `group` consecutive documents: one
+for a text or a chat, two (chosen, rejected) for a preference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from graftlm.core.files import atomic_folder, read_json, write_json
+from graftlm.data.encode import Encoded
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """Documents of one data set.
+
+    Attributes:
+        tokens: [sum of lengths] uint32, memory-mapped.
+        targets: [sum of lengths] bool; whether a token is to be predicted.
+        offsets: [documents + 1] int64.
+        group: documents a sample.
+        kind: "text", "chat" or "preference": what the samples were.
+        accounting: rows read, kept, dropped and why; tokens lost to truncation.
+    """
+
+    path: Path
+    tokens: np.ndarray
+    targets: np.ndarray
+    offsets: np.ndarray
+    group: int
+    accounting: dict[str, int]
+    kind: str = "text"
+
+    @classmethod
+    def open(cls, path: Path) -> TokenStore:
+        meta = read_json(path / "meta.json")
+        count = meta["tokens"]
+        mapped = {
+            name: np.memmap(path / name, dtype=kind, mode="r", shape=(count,)) if count else np.zeros(0, kind)
+            for name, kind in (("tokens.u32", np.uint32), ("targets.u8", np.bool_))
+        }
+        offsets = np.fromfile(path / "offsets.i64", np.int64)
+        return cls(
+            path,
+            mapped["tokens.u32"],
+            mapped["targets.u8"],
+            offsets,
+            meta["group"],
+            meta["accounting"],
+            meta["kind"],
+        )
+
+    @classmethod
+    def write(
+        cls,
+        path: Path,
+        documents: Iterable[Encoded],
+        *,
+        group: int = 1,
+        kind: str = "text",
+        accounting: Callable[[], dict[str, int]] = dict,
+    ) -> TokenStore:
+        """Write documents as they come; the store appears at `path` only when it is whole.
+
+        Args:
+            accounting: asked when the last document has come.
+
+        Raises:
+            ValueError: an empty document, a mask of another length, or an unfinished last sample.
+        """
+        lengths = [0]
+        with atomic_folder(path) as folder:
+            with (folder / "tokens.u32").open("wb") as tokens, (folder / "targets.u8").open("wb") as targets:
+                for document in documents:
+                    if not 0 < len(document.tokens) == len(document.targets):
+                        sizes = f"{len(document.tokens)} tokens, {len(document.targets)} mask entries"
+                        raise ValueError(f"document {len(lengths)} cannot be stored: {sizes}")
+                    tokens.write(document.tokens.astype(np.uint32).tobytes())
+                    targets.write(document.targets.astype(np.bool_).tobytes())
+                    lengths.append(len(document.tokens))
+            if (len(lengths) - 1) % group:
+                raise ValueError(f"{len(lengths) - 1} documents do not make whole samples of {group}")
+            np.cumsum(np.array(lengths, np.int64)).tofile(folder / "offsets.i64")
+            meta = {"tokens": sum(lengths), "group": group, "kind": kind, "accounting": accounting()}
+            write_json(folder / "meta.json", meta)
+        return cls.open(path)
+
+    @property
+    def samples(self) -> int:
+        return (len(self.offsets) - 1) // self.group
+
+    @property
+    def sample_lengths(self) -> np.ndarray:
+        """[samples] tokens of each sample, all its documents together."""
+        return np.diff(self.offsets[:: self.group])
+
+    @property
+    def target_count(self) -> int:
+        return int(self.targets.sum())
+
+    def documents(self, sample: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(tokens, targets) of each document of a sample."""
+        edges = self.offsets[sample * self.group : (sample + 1) * self.group + 1]
+        return [(self.tokens[a:b], self.targets[a:b]) for a, b in pairwise(edges)]

@@ -1,0 +1,119 @@
+"""Generated bilingual worlds with known truth: `generate("clinic", "documents", count=5000)`.
+
+Sample i of a part is a pure function of (world, part, sizes, seed, i), so generation can be split over
+processes: `generate(..., start=5, count=5)` equals the last five of `generate(..., count=10)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import count as count_from
+from itertools import islice
+from random import Random
+from typing import TypeAlias
+
+from graftlm.core.errors import DataError
+from graftlm.data.samples import Origin, Sample
+from graftlm.data.worlds import general
+from graftlm.data.worlds.clinic import consultations, documents, examination, preferences
+from graftlm.data.worlds.clinic.graph import Graph, build
+from graftlm.data.worlds.phrasing import ABSTENTION, Draw
+
+__all__ = ["ABSTENTIONS", "generate", "parts"]
+
+ABSTENTIONS: tuple[str, ...] = tuple(ABSTENTION.values())
+"""What the assistant says when it does not know, in English and in Chinese."""
+
+_SIZES = {"general": dict[str, int](), "clinic": {"diseases": 16, "drugs": 16}}
+_PARTS = {
+    "general": general.PARTS,
+    "clinic": ("documents", "documents_heldout", "consultations", "preferences", *examination.TESTS),
+}
+_Make: TypeAlias = Callable[[Random, int, Origin], Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """How to make sample `index`, and how many there are (None: a stream without end)."""
+
+    make: _Make
+    total: int | None = None
+
+
+def parts(world: str) -> tuple[str, ...]:
+    """The parts of a world. Raises DataError for an unknown world."""
+    return _PARTS[_known(world, tuple(_PARTS), "world")]
+
+
+def generate(
+    world: str, part: str, *, count: int | None = None, start: int = 0, seed: int = 0, **size: int
+) -> Iterator[Sample]:
+    """Samples `start` to `start + count` of a part.
+
+    Args:
+        count: how many; may be left out for a finite part (tests), which then yields all it has.
+        size: `diseases` and `drugs` of the clinic world (16 each).
+
+    Raises:
+        DataError: unknown world, part or size, or a stream part without `count`.
+    """
+    _known(part, parts(world), f"part of the world {world!r}")
+    sizes = dict(_SIZES[world])
+    for name, value in size.items():
+        sizes[_known(name, tuple(sizes), f"size of the world {world!r}")] = value
+    label = f"world:{world}/{part}"
+    if (world, part) == ("general", "probe"):
+        return _probe(label, count, start, seed)
+    found = _general(part) if world == "general" else _clinic(part, **sizes)
+    if found.total is None and count is None:
+        raise DataError(f"{label} has no end", where=label, fix="say how many samples: count=1000")
+    return _samples(found, label, count, start, seed)
+
+
+def _samples(part: _Part, label: str, count: int | None, start: int, seed: int) -> Iterator[Sample]:
+    ends = [end for end in (part.total, None if count is None else start + count) if end is not None]
+    for index in range(start, min(ends)):
+        yield part.make(Draw(f"{seed}:{label}:{index}"), index, Origin(label, index + 1))
+
+
+def _probe(label: str, count: int | None, start: int, seed: int) -> Iterator[Sample]:
+    """The probe drops repeated prompts, so it is always drawn from its first item on."""
+    end = general.PROBE_ITEMS if count is None else start + count
+    drawn = islice(zip(count_from(), general.probe(seed)), start, end)
+    return (general.probe_item(*item, Origin(label, index + 1)) for index, item in drawn)
+
+
+def _general(part: str) -> _Part:
+    if part == "instructions":
+        return _Part(lambda rng, _, origin: general.instructions(rng, origin))
+    total = general.PROBE_TEXTS if part == "probe_text" else None
+    return _Part(lambda rng, _, origin: general.text(rng, origin), total)
+
+
+def _clinic(part: str, diseases: int, drugs: int) -> _Part:
+    graph = build(diseases, drugs)
+    if part in examination.TESTS:
+        test, total = examination.TESTS[part]
+        return _Part(lambda rng, index, origin: test(rng, graph, index, origin), total(graph))
+    if part == "documents_heldout":
+        return _Part(
+            lambda rng, index, origin: documents.heldout_document(rng, graph, index, origin),
+            documents.HELDOUT_DOCUMENTS,
+        )
+    streams: dict[str, Callable[[Random, Graph, int, Origin], Sample]] = {
+        "documents": documents.document,
+        "consultations": consultations.chat,
+        "preferences": preferences.preference,
+    }
+    stream = streams[part]
+    return _Part(lambda rng, index, origin: stream(rng, graph, index, origin))
+
+
+def _known(name: str, names: tuple[str, ...], what: str) -> str:
+    if name in names:
+        return name
+    near = get_close_matches(name, names, n=1, cutoff=0.0)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise DataError(f"unknown {what}: {name!r}", fix=f"{hint}known: {', '.join(names) or 'none'}")

@@ -1,0 +1,107 @@
+"""Runs tasks on a model: ask, grade, put an interval on every number."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from graftlm.core.errors import DataError
+from graftlm.core.hashing import hash_value
+from graftlm.data.samples import Labelled, Text
+from graftlm.evaluation.grading import GRADERS, Graded
+from graftlm.evaluation.results import SampleAnswer, TaskResult
+from graftlm.evaluation.statistics import Estimate, Scores, estimate
+from graftlm.evaluation.subject import Subject
+from graftlm.evaluation.tasks import LOWER_IS_BETTER, Task
+
+Progress = Callable[[str, int, int], None]
+"""Called with the task's name, the items done and the items in all."""
+
+
+def run_tasks(
+    subject: Subject, tasks: Sequence[Task], *, progress: Progress | None = None, samples: int = 6
+) -> list[TaskResult]:
+    """Put every task to the subject.
+
+    Args:
+        subject: the model that sits the test (`language_model(...)` for a real one).
+        tasks: their names must differ.
+        progress: called as items are finished.
+        samples: answers a task that are kept to be read, spread evenly over its items.
+
+    Returns:
+        One result a task, in order; every metric with its 95 % interval.
+
+    Raises:
+        DataError: two tasks of one name, or an item that cannot be asked.
+        ModelError: likelihoods that are not finite.
+    """
+    names = [task.name for task in tasks]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise DataError(f"two tasks have the name {min(twice)!r}", fix="rename one")
+    return [_run(subject, task, progress, samples) for task in tasks]
+
+
+def _run(subject: Subject, task: Task, progress: Progress | None, samples: int) -> TaskResult:
+    done, total = 0, len(task.items)
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(task.name, done, total)
+
+    started = time.perf_counter()
+    graded = GRADERS[task.kind](subject, task, advance)
+    headline = graded.metrics[task.metric]
+    metrics = _estimates(graded.metrics)
+    if task.metric not in metrics:
+        reason = f"no item of the task bears on its metric {task.metric}"
+        raise DataError(reason, where=task.name, fix="choose another headline, or add such items")
+    found = metrics[task.metric]
+    return TaskResult(
+        name=task.name,
+        side=task.side,
+        metric=task.metric,
+        higher_is_better=task.metric not in LOWER_IS_BETTER,
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        n=total,
+        metrics=metrics,
+        kinds=_by_kind(task, headline),
+        scores=headline.numerators.tolist(),
+        weights=headline.denominators.tolist(),
+        samples=_spread(graded, samples),
+        items_hash=hash_value([_content(item) for item in task.items]),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _estimates(metrics: dict[str, Scores]) -> dict[str, Estimate]:
+    """Every metric that some item bears on."""
+    return {name: estimate(scores) for name, scores in metrics.items() if scores.denominators.sum() > 0}
+
+
+def _by_kind(task: Task, headline: Scores) -> dict[str, Estimate]:
+    """The headline by kind of item; empty where there is only one kind."""
+    places: dict[str, list[int]] = {}
+    for place, item in enumerate(task.labelled()):
+        places.setdefault(item.kind, []).append(place)
+    if len(places) < 2:
+        return {}
+    return _estimates({kind: headline.at(places[kind]) for kind in sorted(places)})
+
+
+def _spread(graded: Graded, count: int) -> list[SampleAnswer]:
+    total = len(graded.samples)
+    count = min(count, total)
+    return [graded.samples[place * total // count] for place in range(count)]
+
+
+def _content(item: Labelled | Text) -> list[object]:
+    if isinstance(item, Text):
+        return [item.text]
+    turns = [[turn.role, turn.content] for turn in item.prompt]
+    return [turns, list(item.answers), list(item.choices)]

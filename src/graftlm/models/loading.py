@@ -1,0 +1,115 @@
+"""Loading and saving: any causal LM that transformers loads, by hub name or path, and the rootstock."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import resources
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from graftlm.core.errors import ModelError
+from graftlm.models import llama2c
+from graftlm.models.trunk import causal_lm, prepare_trunk
+
+ROOTSTOCK = "rootstock"
+
+
+def locate(base: str) -> str:
+    """The folder of a local model or of the packaged rootstock, else the hub name as it is.
+
+    Raises:
+        ModelError: the name looks like a path, and nothing is there.
+    """
+    if base == ROOTSTOCK:
+        return str(resources.files("graftlm.models") / ROOTSTOCK)
+    path = Path(base).expanduser()
+    if path.exists():
+        return str(path)
+    if base.startswith((".", "/", "~")) or base.count("/") != 1:
+        raise ModelError(
+            "no such model",
+            where=base,
+            fix=f"give a local folder, a hub name `owner/name`, or `{ROOTSTOCK}` (graft's own small model)",
+        )
+    return base
+
+
+def load_tokenizer(base: str) -> Tokenizer:
+    """Raises ModelError naming the base when there is no tokenizer or it is not a fast one."""
+    where = locate(base)
+    if llama2c.is_checkpoint(where):
+        return llama2c.load_tokenizer(Path(where))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where)
+    except Exception as error:
+        raise _unloadable("tokenizer", base, error) from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            "its tokenizer has no fast (Rust) version, which target masks need for character offsets",
+            where=base,
+            fix="convert it to tokenizer.json, or use a model that has one",
+        )
+    return tokenizer
+
+
+def load_config(base: str) -> PretrainedConfig:
+    where = locate(base)
+    if llama2c.is_checkpoint(where):
+        return llama2c.load_config(Path(where))
+    try:
+        return AutoConfig.from_pretrained(where)
+    except Exception as error:
+        raise _unloadable("model", base, error) from error
+
+
+def load_model(base: str, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """Weights in `dtype` on `device`, from safetensors only, ready for packed rows, in eval mode."""
+    where = locate(base)
+    try:
+        if llama2c.is_checkpoint(where):
+            model: PreTrainedModel = llama2c.load_model(Path(where)).to(dtype)  # type: ignore[arg-type]
+        else:
+            model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, use_safetensors=True)
+    except Exception as error:
+        raise _unloadable("model", base, error) from error
+    model.to(device)  # type: ignore[arg-type]
+    prepare_trunk(model)
+    return model.eval()
+
+
+def save_model(
+    model: torch.nn.Module, tokenizer: Tokenizer, folder: Path, dtype: torch.dtype | None = None
+) -> None:
+    """Hugging Face layout: config, safetensors, tokenizer with its chat template. `dtype` converts the model
+    in place.
+
+    Raises:
+        ModelError: the model still carries an adapter.
+    """
+    if isinstance(model, PeftModel):
+        raise ModelError("it still carries an adapter", where="save_model", fix="call merge_adapter first")
+    inner = causal_lm(model)
+    if dtype is not None:
+        inner.to(dtype)  # type: ignore[arg-type]
+    inner.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def copy_model(source: str, folder: Path) -> None:
+    """Copy a local model folder as it is."""
+    shutil.copytree(locate(source), folder, dirs_exist_ok=True)
+
+
+def _unloadable(what: str, base: str, error: Exception) -> ModelError:
+    if isinstance(error, ModelError):
+        return error
+    first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    return ModelError(
+        f"the {what} cannot be loaded: {first}",
+        where=base,
+        fix="check the name or path; without internet use a local folder; weights must be safetensors",
+    )

@@ -1,0 +1,207 @@
+"""One way into every causal language model: packed documents in, hidden states out.
+
+The model's own code stays untouched. Its attention is switched to an entry registered here, which isolates
+packed documents where boundaries come with the call and otherwise behaves as torch's scaled-dot-product
+attention does. A model that cannot isolate packed documents (recurrent layers, attention of its own) is found
+out by a probe and is fed padded rows instead; callers never know.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+
+from graftlm.core.errors import ModelError
+from graftlm.ops.attention import documents_of_like_length, packed_attention
+from graftlm.ops.cross_entropy import Head
+
+ATTENTION = "graft"
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention entry: query [1, H, T, D], key and value [1, G, T, D] → [1, T, H, D]."""
+    if kwargs.get("cu_seq_lens_q") is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        # The probe catches this.
+        raise NotImplementedError("packed attention has no score capping and no sinks")
+    if "windows_seen" in kwargs:
+        kwargs["windows_seen"].add(kwargs.get("sliding_window"))
+    query_THD, key_TGD, value_TGD = (x[0].transpose(0, 1) for x in (query, key, value))
+    out_THD = packed_attention(
+        query_THD,
+        key_TGD,
+        value_TGD,
+        boundaries=kwargs["cu_seq_lens_q"],
+        longest=kwargs["max_length_q"],
+        scale=kwargs.get("scaling"),
+        window=kwargs.get("sliding_window"),
+    )
+    return out_THD[None], None
+
+
+AttentionInterface.register(ATTENTION, _attention)
+AttentionMaskInterface.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+
+
+def causal_lm(model: torch.nn.Module) -> PreTrainedModel:
+    """The transformers model inside a peft wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator,return-value]
+
+
+def prepare_trunk(model: torch.nn.Module) -> bool:
+    """Choose how the model takes packed rows, by measurement; True when it isolates documents in place.
+
+    Raises:
+        ModelError: the model's logits are not what `output_head` makes of its hidden states.
+    """
+    inner = causal_lm(model)
+    inner.graft_packs = False  # type: ignore[assignment]
+    training = model.training
+    model.eval()
+    try:
+        _check_head(model)
+        if inner._supports_attention_backend:
+            own = inner.config._attn_implementation
+            inner.set_attn_implementation(ATTENTION)
+            inner.graft_packs = _isolates(model)  # type: ignore[assignment]
+            if not inner.graft_packs:
+                inner.set_attn_implementation(own)
+    finally:
+        model.train(training)
+    return bool(inner.graft_packs)
+
+
+def _probe(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """(tokens, boundaries) of three short documents."""
+    device = next(model.parameters()).device
+    tokens_T = torch.arange(24, device=device) % min(23, causal_lm(model).config.get_text_config().vocab_size)
+    return tokens_T, torch.tensor([0, 9, 11, 24], dtype=torch.int32, device=device)
+
+
+def _agree(one: torch.Tensor, other: torch.Tensor) -> bool:
+    tolerance = 1e-4 if one.dtype == torch.float32 else 5e-2
+    return bool((one - other).abs().max() <= tolerance * other.abs().max().clamp(min=1))
+
+
+@torch.no_grad()
+def _check_head(model: torch.nn.Module) -> None:
+    """Losses and scores are computed from hidden states; refuse a model whose logits are not."""
+    tokens_T, _ = _probe(model)
+    tokens_L = tokens_T[:9]
+    states_LD = _padded_states(model, tokens_L, tokens_L.new_tensor([0, len(tokens_L)]))
+    logits_LV = causal_lm(model)(input_ids=tokens_L[None], use_cache=False).logits[0]
+    if not _agree(output_head(model).logits(states_LD).to(logits_LV.dtype), logits_LV):
+        raise ModelError(
+            "its logits are not its head applied to its last hidden states",
+            where=type(causal_lm(model)).__name__,
+            fix="this architecture is not supported; use another base",
+        )
+
+
+@torch.no_grad()
+def _isolates(model: torch.nn.Module) -> bool:
+    """Whether three documents give the same hidden states packed in one row as they do in padded rows.
+
+    The probe is shorter than any attention window, so windows are checked by name: each must reach our entry.
+    """
+    tokens_T, boundaries = _probe(model)
+    windows: set[int | None] = set()
+    try:
+        packed = _packed_states(model, tokens_T, boundaries, windows_seen=windows)
+        padded = _padded_states(model, tokens_T, boundaries)
+    except (NotImplementedError, TypeError, ValueError, RuntimeError):
+        return False
+    return _agree(packed, padded) and _windows(causal_lm(model).config.get_text_config()) <= windows
+
+
+def _windows(config: PretrainedConfig) -> set[int]:
+    """The attention windows that a configuration asks for; chunks, which our entry cannot do, as window 0.
+
+    `layer_types` is not asked: Qwen2-MoE's says "full" while its mask has the window.
+    """
+    wanted: set[int] = {0} if "chunked_attention" in (getattr(config, "layer_types", None) or ()) else set()
+    window = getattr(config, "sliding_window", None)
+    longest = getattr(config, "max_position_embeddings", None)
+    if window is not None and (longest is None or window < longest):
+        wanted.add(window)
+    return wanted
+
+
+def hidden_states(model: torch.nn.Module, tokens_T: torch.Tensor, boundaries: torch.Tensor) -> torch.Tensor:
+    """Final hidden states [T, D] of packed documents, each seen alone and from position 0.
+
+    Args:
+        model: a causal language model (peft-wrapped or not) that `prepare_trunk` has seen.
+        tokens_T: [T] token ids, documents end to end.
+        boundaries: [N + 1] int32 document starts; the last entry is T.
+    """
+    states = _packed_states if causal_lm(model).graft_packs else _padded_states
+    return states(model, tokens_T, boundaries)
+
+
+def output_head(model: torch.nn.Module) -> Head:
+    """The head that turns hidden states into logits, with the scaling of the families that scale."""
+    inner = causal_lm(model)
+    config = inner.config.get_text_config()
+    layer = inner.get_output_embeddings()
+    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
+    softcap = getattr(config, "final_logit_softcapping", None)
+    return Head(layer.weight, getattr(layer, "bias", None), scale, softcap)
+
+
+def positions_of(boundaries: torch.Tensor) -> torch.Tensor:
+    """[T] position of each token inside its document."""
+    lengths_N = boundaries.diff().long()
+    starts_T = torch.repeat_interleave(boundaries[:-1].long(), lengths_N)
+    return torch.arange(int(boundaries[-1]), device=boundaries.device) - starts_T
+
+
+def _decoder(model: torch.nn.Module) -> torch.nn.Module:
+    inner = causal_lm(model)
+    return getattr(inner, inner.base_model_prefix, None) or inner.model
+
+
+def _packed_states(
+    model: torch.nn.Module, tokens_T: torch.Tensor, boundaries: torch.Tensor, **probe: set[int | None]
+) -> torch.Tensor:
+    longest = int(boundaries.diff().max())
+    return _decoder(model)(
+        input_ids=tokens_T[None],
+        position_ids=positions_of(boundaries)[None],
+        # A mask of four dimensions is passed on as it is: no [T, T] mask is built, our entry needs none.
+        attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=tokens_T.device),
+        use_cache=False,
+        cu_seq_lens_q=boundaries,
+        cu_seq_lens_k=boundaries,
+        max_length_q=longest,
+        max_length_k=longest,
+        **probe,
+    ).last_hidden_state[0]
+
+
+def _padded_states(model: torch.nn.Module, tokens_T: torch.Tensor, boundaries: torch.Tensor) -> torch.Tensor:
+    """Documents of like length form one padded batch, so that at most half of what is computed is padding."""
+    decoder = _decoder(model)
+    takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
+    found, places = [], []
+    for place_NL, real_NL in documents_of_like_length(boundaries):
+        tokens_NL = tokens_T[place_NL].masked_fill(~real_NL, 0)
+        offset_L = torch.arange(real_NL.shape[1], device=tokens_T.device)
+        positions = {"position_ids": offset_L.expand(real_NL.shape)} if takes_positions else {}
+        outputs = decoder(input_ids=tokens_NL, attention_mask=real_NL.long(), use_cache=False, **positions)
+        found.append(outputs.last_hidden_state[real_NL])
+        places.append(place_NL[real_NL])
+    return torch.cat(found)[torch.cat(places).argsort()]

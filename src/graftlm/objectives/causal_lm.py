@@ -1,0 +1,22 @@
+"""Causal language modelling: pre-training (every token is a target), instruction tuning (answers are)."""
+
+from __future__ import annotations
+
+import torch
+
+from graftlm.data.packing import PackedBatch
+from graftlm.models.trunk import hidden_states, output_head
+from graftlm.ops.cross_entropy import token_log_probabilities
+from graftlm.training.objective import Loss
+
+
+class CausalLM:
+    """−Σ log p(target), one unit a target token."""
+
+    def units(self, batch: PackedBatch) -> int:
+        return batch.target_count
+
+    def __call__(self, model: torch.nn.Module, batch: PackedBatch) -> Loss:
+        hidden_TD = hidden_states(model, batch.tokens, batch.boundaries)
+        log_p_T = token_log_probabilities(hidden_TD, output_head(model), batch.targets)
+        return Loss(-log_p_T.sum(), batch.target_count)

@@ -1,0 +1,130 @@
+"""The main job: check, base, stages one after the other, an evaluation after each, and the report.
+
+A run folder holds the resolved recipe, one folder a stage, `receipt.json` and `report.html`. A stage is keyed by its
+settings and inputs: a finished stage is skipped when the recipe runs again, a killed one goes on from its last
+checkpoint, and one whose settings changed starts anew, with all stages that build on it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+import graftlm
+from graftlm.core.console import log_to, say
+from graftlm.core.errors import RecipeError
+from graftlm.core.files import read_json, write_json, write_text
+from graftlm.core.hashing import hash_value
+from graftlm.core.offline import offline
+from graftlm.core.receipts import Receipt
+from graftlm.recipes.check import check_recipe, print_check
+from graftlm.recipes.loading import save_recipe
+from graftlm.recipes.report import write_report
+from graftlm.recipes.schema import Recipe
+from graftlm.recipes.sources import source_key, tokenise
+from graftlm.recipes.stages import dpo, pretrain, sft
+from graftlm.recipes.stages.base import base_tokenizer, prepare_base, tokenizer_key
+from graftlm.recipes.stages.context import StageContext, choose_bf16, choose_device, choose_template
+from graftlm.recipes.stages.evaluate import evaluate, print_scores
+
+RUN_STAGE = {"pretrain": pretrain.run, "sft": sft.run, "dpo": dpo.run}
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A model of the run: where it is and what it is made of."""
+
+    where: str
+    key: str
+
+
+def run_recipe(recipe: Recipe) -> Path:
+    """Run a recipe from wherever it stands to its report; returns the run folder.
+
+    Raises:
+        RecipeError: the check found errors; nothing was trained.
+    """
+    folder = run_folder(recipe)
+    began = time.perf_counter()
+    with log_to(folder / "log.txt"), offline(recipe.offline):
+        device = choose_device(recipe)
+        say(f"[bold]{recipe.name}[/bold] · {folder} · {device} · {'bf16' if choose_bf16(recipe, device) else 'fp32'} · seed {recipe.seed}")
+        save_recipe(recipe, folder / "recipe.yaml")
+        base = Grown(*prepare_base(recipe, folder / "00-base"))
+        found = check_recipe(recipe, base.where)
+        write_json(folder / "check.json", found.as_json())
+        print_check(found, brief=True)
+        if found.errors:
+            raise RecipeError(f"the check found {len(found.errors)} error(s); nothing was trained", where=recipe.name, fix="mend them; `graft check` shows more")
+        run_stages(recipe, folder, base, device)
+        write_json(folder / "timing.json", {"seconds_of_last_call": time.perf_counter() - began})
+        report = write_report(folder)
+        say(f"report: {report}")
+    return folder
+
+
+def run_folder(recipe: Recipe) -> Path:
+    return Path(recipe.output or f"runs/{recipe.name}")
+
+
+def run_stages(recipe: Recipe, folder: Path, base: Grown, device: torch.device) -> None:
+    tokenizer = base_tokenizer(base.where)
+    grown = {"base": base}
+    scores = {"base": evaluate(recipe, base.where, base.key, folder / "00-base", device)}
+    for number, name in enumerate(recipe.stages, 1):
+        started_from = recipe.start_of(name)
+        say(f"\n[bold]\\[{number}/{len(recipe.stages)}] {name}[/bold] from {started_from}")
+        stage_folder = folder / f"{number:02d}-{name}"
+        grown[name] = run_stage(recipe, name, stage_folder, grown[started_from], tokenizer, device)
+        scores[name] = evaluate(recipe, grown[name].where, grown[name].key, stage_folder, device)
+        print_scores(scores["base"], scores[name], name)
+
+
+def run_stage(
+    recipe: Recipe, name: str, folder: Path, start: Grown, tokenizer: Tokenizer, device: torch.device
+) -> Grown:
+    """Run one stage unless its receipt says that this very stage is done."""
+    settings = recipe.stages[name]
+    words = tokenizer_key(tokenizer, recipe.template)
+    inputs = {"model": start.key, "tokenizer": words}
+    inputs |= {block: source_key(recipe.data[block]) for block in settings.blocks}
+    bf16 = choose_bf16(recipe, device)
+    order = settings.mix or recipe.mix
+    key = hash_value(
+        [graftlm.__version__, settings.model_dump(mode="json"), inputs, order, recipe.seed, bf16, recipe.save_as, device.type]
+    )
+    done = Grown(str(folder / "model"), key)
+    if finished_key(folder) == key:
+        say("  done before, skipped")
+        return done
+    claim_folder(folder, key)
+    template = choose_template(recipe.template, tokenizer)
+    blocks = {
+        block: tokenise(block, recipe.data[block], tokenizer, template, words, settings.longest) for block in settings.blocks
+    }
+    context = StageContext(
+        recipe, name, settings, start.where, tokenizer, template, blocks, folder, key, inputs, device, bf16
+    )
+    receipt = RUN_STAGE[settings.stage](context)
+    write_json(folder / "receipt.json", receipt.model_dump())
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return done
+
+
+def finished_key(folder: Path) -> str | None:
+    """The key of the finished stage in a folder; a receipt is written last, so it means finished."""
+    receipt = folder / "receipt.json"
+    return Receipt.model_validate(read_json(receipt)).key if receipt.is_file() else None
+
+
+def claim_folder(folder: Path, key: str) -> None:
+    """Make the folder this stage's: what another recipe left there goes, what this very stage left there stays."""
+    mark = folder / "key"
+    if folder.exists() and not (mark.is_file() and mark.read_text() == key):
+        shutil.rmtree(folder)
+    write_text(mark, key)

@@ -1,0 +1,58 @@
+"""What a stage is given: its settings, the model to start from, its data, and its folder."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from graftlm.data.templates import ChatTemplate, named_template, tokenizer_template
+from graftlm.recipes.schema import Recipe, Stage
+from graftlm.recipes.sources import TokenisedBlock
+
+
+@dataclass(frozen=True)
+class StageContext:
+    recipe: Recipe
+    name: str
+    settings: Stage
+    start_from: str
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    blocks: dict[str, TokenisedBlock]
+    folder: Path
+    key: str
+    inputs: dict[str, str]
+    device: torch.device
+    bf16: bool
+
+    @property
+    def model_folder(self) -> Path:
+        return self.folder / "model"
+
+
+def choose_device(recipe: Recipe) -> torch.device:
+    if recipe.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(recipe.device)
+
+
+def choose_bf16(recipe: Recipe, device: torch.device) -> bool:
+    """bf16 autocast where the hardware has it; fp32 on a CPU unless the recipe asks otherwise."""
+    if recipe.precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return recipe.precision == "bf16"
+
+
+def choose_template(name: str, tokenizer: Tokenizer) -> ChatTemplate:
+    """The tokenizer's own chat template, or a named one with the tokenizer's begin and end marks."""
+    if name == "own":
+        return tokenizer_template(tokenizer)
+    return named_template(name, bos=tokenizer.bos_token or "", eos=tokenizer.eos_token or "")
+
+
+def now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

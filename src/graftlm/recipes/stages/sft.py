@@ -1,0 +1,12 @@
+"""Supervised fine-tuning: answers to instructions, and when to stop."""
+
+from __future__ import annotations
+
+from graftlm.core.receipts import Receipt
+from graftlm.objectives.causal_lm import CausalLM
+from graftlm.recipes.stages.context import StageContext
+from graftlm.recipes.stages.tuning import train
+
+
+def run(stage: StageContext) -> Receipt:
+    return train(stage, lambda model, plans: CausalLM())

@@ -1,0 +1,185 @@
+"""Using a model: chat, one answer, a file of prompts. What `graft chat` and `graft generate` call."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from graftlm.core.console import console, progress_bar, say
+from graftlm.core.errors import GraftError
+from graftlm.core.files import atomic_file
+from graftlm.data import worlds
+from graftlm.data.encode import encode_prompt
+from graftlm.data.readers import Fault, read_rows
+from graftlm.data.samples import Labelled, Preference, Text, Turn
+from graftlm.data.templates import ChatTemplate
+from graftlm.inference.decoding import PRESETS, Decoding
+from graftlm.inference.generation import generate, stream
+from graftlm.models.loading import load_model, load_tokenizer
+from graftlm.recipes.stages.context import choose_template
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model ready to answer."""
+
+    model: torch.nn.Module
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    stops: list[int]
+
+    def prompt(self, turns: list[Turn]) -> list[int]:
+        if self.template is None:
+            start = [self.tokenizer.bos_token_id] if self.tokenizer.bos_token_id is not None else []
+            return [*start, *self.tokenizer(turns[-1].content, add_special_tokens=False)["input_ids"]]
+        return encode_prompt(self.tokenizer, self.template, turns)
+
+    def decode(self, tokens: Any) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def load_speaker(model: str, template: str, *, raw: bool = False) -> Speaker:
+    """A model folder, hub name, the rootstock, or a run folder (the model of its last finished stage)."""
+    where = newest_model(model)
+    tokenizer = load_tokenizer(where)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = load_model(where, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32, device=device)
+    return Speaker(network, tokenizer, None if raw else choose_template(template, tokenizer), stop_ids(tokenizer, network))
+
+
+def newest_model(place: str) -> str:
+    """The model of a run's last finished stage when `place` is a run folder, else `place`."""
+    folder = Path(place)
+    if not (folder / "recipe.yaml").is_file():
+        return place
+    finished = sorted(receipt.parent for receipt in folder.glob("[0-9][0-9]-*/receipt.json"))
+    if not finished:
+        raise GraftError("no stage of this run is finished", where=place, fix="let `graft run` finish at least one stage")
+    return str(finished[-1] / "model")
+
+
+def choose_decoding(preset: str | None, **options: Any) -> Decoding:
+    """A preset (greedy answers are the default) with single options changed; sampling options turn greedy off."""
+    name = preset or "greedy"
+    if name not in PRESETS:
+        raise GraftError(f"no decoding preset `{name}`", where="--preset", fix=f"one of: {', '.join(PRESETS)}")
+    given = {key: value for key, value in options.items() if value is not None}
+    if given.keys() & {"temperature", "top_p", "top_k"} and not given.get("greedy"):
+        given["greedy"] = False
+    try:
+        return Decoding.model_validate(PRESETS[name].model_dump() | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + "-".join(str(part) for part in first["loc"]).replace("_", "-")
+        raise GraftError(first["msg"], where=option, fix="see `graft generate --help`") from None
+
+
+def talk(model: str, decoding: Decoding, template: str, system: str | None) -> None:
+    """Chat until the input ends; `/new` starts over."""
+    speaker = load_speaker(model, template)
+    opening = [Turn("system", system)] if system else []
+    turns = list(opening)
+    say("[dim]/new starts over, /exit or Ctrl-D ends[/dim]")
+    while True:
+        try:
+            question = console.input("[bold]you:[/bold] ").strip()
+        except EOFError:
+            say()
+            return
+        if question == "/exit":
+            return
+        if question == "/new":
+            turns = list(opening)
+            continue
+        if question:
+            turns.append(Turn("user", question))
+            console.print("[bold]model:[/bold] ", end="")
+            turns.append(Turn("assistant", _print_stream(speaker, turns, decoding)))
+
+
+def answer(model: str, prompt: str, decoding: Decoding, template: str, system: str | None, *, raw: bool) -> None:
+    speaker = load_speaker(model, template, raw=raw)
+    _print_stream(speaker, [*([Turn("system", system)] if system else []), Turn("user", prompt)], decoding)
+
+
+def answer_file(
+    model: str, source: Path, output: Path | None, decoding: Decoding, template: str, system: str | None, *, raw: bool
+) -> None:
+    """Answer every prompt of a file; each output line holds the prompt, the answer and why it ended."""
+    prompts = _read_prompts(source)
+    speaker = load_speaker(model, template, raw=raw)
+    opening = [Turn("system", system)] if system else []
+    encoded = [speaker.prompt([*opening, Turn("user", prompt)]) for prompt in prompts]
+    with progress_bar() as bar:
+        task = bar.add_task("answers", total=len(encoded), note="")
+        answers = generate(
+            speaker.model, encoded, decoding, stop_ids=speaker.stops, pad_id=speaker.tokenizer.pad_token_id or 0,
+            decode=speaker.decode, on_progress=lambda done: bar.advance(task, done),
+        )  # fmt: skip
+    rows = [
+        {"prompt": prompt, "answer": speaker.decode(found.tokens), "finish_reason": found.finish_reason}
+        for prompt, found in zip(prompts, answers, strict=True)
+    ]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if output is None:
+        sys.stdout.write(lines)
+        return
+    with atomic_file(output) as file:
+        file.write_text(lines, encoding="utf-8")
+    say(f"{len(rows)} answers: {output}")
+
+
+def show_world(name: str, part: str | None, count: int) -> None:
+    """Print a few samples of a generated corpus, or the names of its parts."""
+    if part is None:
+        say(f"parts of {name}: {', '.join(worlds.parts(name))}")
+        return
+    for sample in worlds.generate(name, part, count=count):
+        console.print(_shown(sample), markup=False)
+        console.print("─" * 40, style="dim")
+
+
+def _shown(sample: Any) -> str:
+    if isinstance(sample, Text):
+        return sample.text
+    turns = getattr(sample, "turns", None) or sample.prompt
+    lines = [f"{turn.role}: {turn.content}" for turn in turns]
+    if isinstance(sample, Preference):
+        lines += [f"better: {sample.chosen}", f"worse: {sample.rejected}"]
+    if isinstance(sample, Labelled):
+        lines += [f"choices: {' | '.join(sample.choices)}"] if sample.choices else []
+        lines += [f"right: {' | '.join(sample.answers)}"]
+    return "\n".join(lines)
+
+
+def _read_prompts(source: Path) -> list[str]:
+    """A prompt a line of a text file, or the `prompt`, `instruction`, `question` … column of a data file."""
+    found = []
+    for row in read_rows(source, split="line"):
+        if isinstance(row, Fault):
+            raise GraftError(row.reason, where=row.origin, fix="mend this line")
+        names = ("prompt", "instruction", "question", "query", "text")
+        value = next((row.values[name] for name in names if isinstance(row.values.get(name), str)), None)
+        if value is None:
+            raise GraftError("no prompt in this row", where=row.origin, fix=f"name the column one of: {', '.join(names)}")
+        found.append(value)
+    return found
+
+
+def _print_stream(speaker: Speaker, turns: list[Turn], decoding: Decoding) -> str:
+    said = []
+    pieces = stream(
+        speaker.model, speaker.prompt(turns), decoding, stop_ids=speaker.stops, pad_id=speaker.tokenizer.pad_token_id or 0, decode=speaker.decode,
+    )
+    for piece in pieces:
+        said.append(piece)
+        console.print(piece, end="", markup=False)
+    console.print()
+    return "".join(said)

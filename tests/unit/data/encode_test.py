@@ -1,0 +1,119 @@
+"""Encoding: bos and eos once, the limits, the tokenizers that cannot serve. The mask: target_mask_test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from graftlm.core.errors import ModelError
+from graftlm.data.encode import (
+    Encoded,
+    Truncation,
+    encode_chats,
+    encode_preferences,
+    encode_prompt,
+    encode_texts,
+    truncate,
+)
+from graftlm.data.samples import Chat, Origin, Preference, Text, Turn
+from graftlm.data.templates import named_template
+
+O = Origin("x", 1)  # noqa: E741
+TURNS = (Turn("user", "q one"), Turn("assistant", "a one"))
+
+
+def tokenizer(*, adds_bos: bool, bos: str | None = "<s>", eos: str | None = "</s>") -> Any:
+    built = Tokenizer(models.BPE())
+    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<s>", "</s>"], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    built.train_from_iterator(["one two three q a"], trainer)
+    if adds_bos:
+        built.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=built, bos_token=bos, eos_token=eos)
+
+
+def test_texts_are_framed_and_wholly_learnt() -> None:
+    framed = encode_texts(tokenizer(adds_bos=False), [Text("one two", O), "x"])
+    assert framed[0].tokens.dtype == np.uint32 and framed[0].targets.dtype == bool
+    assert framed[0].tokens[0] == 0 and framed[0].tokens[-1] == 1
+    assert framed[0].targets.tolist() == [False] + [True] * (len(framed[0].tokens) - 1)
+    bare = tokenizer(adds_bos=False, bos=None, eos=None)
+    naked = encode_texts(bare, ["one two"])[0]
+    assert (
+        bare.decode(naked.tokens.tolist()) == "one two" and not naked.targets[0] and naked.targets[1:].all()
+    )
+
+
+def test_special_tokens_in_a_document_stay_characters() -> None:
+    made = tokenizer(adds_bos=False)
+    one = encode_texts(made, ["a </s> b <s>"])[0]
+    assert one.tokens.tolist().count(1) == 1 and one.tokens.tolist().count(0) == 1
+    assert made.decode(one.tokens[1:-1].tolist()) == "a </s> b <s>"
+    # ... and the tokenizer is not left in that state for the templates, which need the marks.
+    chat = encode_chats(made, named_template("vicuna", eos="</s>"), [TURNS])[0]
+    assert chat.tokens[-1] == 1
+
+
+@pytest.mark.parametrize("name", ["vicuna", "llama2"])
+def test_bos_stands_once(name: str) -> None:
+    for adds_bos in (True, False):
+        made = tokenizer(adds_bos=adds_bos)
+        template = named_template(name, bos="<s>", eos="</s>")
+        ids = encode_chats(made, template, [Chat(TURNS, O)])[0].tokens.tolist()
+        assert ids.count(0) == int(adds_bos or name == "llama2")
+        prompt = encode_prompt(made, template, TURNS[:1])
+        assert all(type(token) is int for token in prompt) and ids[: len(prompt)] == prompt
+
+
+def test_preferences_come_in_pairs() -> None:
+    made, template = tokenizer(adds_bos=True), named_template("vicuna", eos="</s>")
+    pairs = [Preference(TURNS[:1], f"good {i}", f"bad {i}", O) for i in range(3)]
+    encoded = encode_preferences(made, template, pairs)
+    said = [[made.decode(one.tokens[one.targets].tolist()) for one in pair] for pair in encoded]
+    assert said == [[f" good {i}</s>", f" bad {i}</s>"] for i in range(3)]
+
+
+def document(tokens: int, targets: list[int]) -> Encoded:
+    mask = np.zeros(tokens, dtype=bool)
+    mask[targets] = True
+    return Encoded(np.arange(tokens, dtype=np.uint32), mask)
+
+
+def test_truncation_counts_what_it_costs() -> None:
+    documents = [document(4, [2, 3]), document(8, [2, 3, 7]), document(9, [6, 7, 8]), document(3, [])]
+    short = truncate(documents, 5)
+    assert short.kept == [0, 1]
+    assert [len(one.tokens) for one in short.items] == [4, 5]
+    assert short.items[1].targets.tolist() == [False, False, True, True, False]
+    assert short.truncation == Truncation(
+        samples_cut=1, samples_dropped=2, tokens_cut=3 + 9 + 3, targets_cut=4
+    )
+    before, after = sum(len(d.tokens) for d in documents), sum(len(d.tokens) for d in short.items)
+    assert before - after == short.truncation.tokens_cut
+
+
+def test_a_pair_is_dropped_when_one_answer_is_lost() -> None:
+    pairs = [(document(4, [3]), document(6, [3, 5])), (document(4, [3]), document(6, [5]))]
+    short = truncate(pairs, 5)
+    assert short.kept == [0] and len(short.items[0][1].tokens) == 5
+    assert short.truncation == Truncation(samples_cut=1, samples_dropped=1, tokens_cut=11, targets_cut=3)
+
+
+def test_refusals() -> None:
+    class Slow:
+        is_fast = False
+        name_or_path = "old-model"
+
+    with pytest.raises(ModelError, match=r"old-model.*offsets") as caught:
+        encode_texts(Slow(), ["x"])
+    assert caught.value.fix
+    with pytest.raises(ValueError, match="at least 2"):
+        truncate([document(4, [3])], 1)
