@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -20,16 +20,19 @@ app = typer.Typer(
 )
 
 RecipeFile = Annotated[Path, typer.Argument(help="recipe file, as recipes/clinic.yaml")]
-Overrides = Annotated[Optional[list[str]], typer.Argument(help="key=value overrides, as mix=sequential stages.sft.learning_rate=1e-4")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="key=value overrides, as mix=sequential stages.sft.learning_rate=1e-4"),
+]
 Model = Annotated[str, typer.Argument(help="model folder, hub name, run folder, or `rootstock`")]
-Preset = Annotated[Optional[str], typer.Option(help="decoding preset: greedy, ziya-writing, chatglm2, llama2, firefly")]
-Temperature = Annotated[Optional[float], typer.Option(help="0 or above; higher is more varied")]
-TopP = Annotated[Optional[float], typer.Option(help="sample from the smallest set of tokens with this much probability")]
-TopK = Annotated[Optional[int], typer.Option(help="sample from the k likeliest tokens; 0: all")]
-Penalty = Annotated[Optional[float], typer.Option("--repetition-penalty", help="above 1: repeat less")]
-Length = Annotated[Optional[int], typer.Option(help="longest answer in tokens")]
+Preset = Annotated[str | None, typer.Option(help="decoding preset: greedy, ziya-writing, chatglm2, llama2, firefly")]
+Temperature = Annotated[float | None, typer.Option(help="0 or above; higher is more varied")]
+TopP = Annotated[float | None, typer.Option(help="sample from the smallest set of tokens with this much probability")]
+TopK = Annotated[int | None, typer.Option(help="sample from the k likeliest tokens; 0: all")]
+Penalty = Annotated[float | None, typer.Option("--repetition-penalty", help="above 1: repeat less")]
+Length = Annotated[int | None, typer.Option(help="longest answer in tokens")]
 Greedy = Annotated[bool, typer.Option("--greedy", help="always the likeliest token")]
-Seed = Annotated[Optional[int], typer.Option(help="seed of the sampling")]
+Seed = Annotated[int | None, typer.Option(help="seed of the sampling")]
 Template = Annotated[str, typer.Option(help="chat template: own, or a named one")]
 
 
@@ -78,7 +81,7 @@ def chat(
     greedy: Greedy = False,
     seed: Seed = None,
     template: Template = "own",
-    system: Annotated[Optional[str], typer.Option(help="system message")] = None,
+    system: Annotated[str | None, typer.Option(help="system message")] = None,
 ) -> None:
     """Talk to a model in the terminal."""
     from graftlm.recipes.talking import choose_decoding, talk
@@ -93,9 +96,11 @@ def chat(
 @app.command()
 def generate(
     model: Model,
-    prompt: Annotated[Optional[str], typer.Argument(help="one prompt; or give --input")] = None,
-    input_file: Annotated[Optional[Path], typer.Option("--input", help="txt (a prompt a line) or any readable data file")] = None,
-    output_file: Annotated[Optional[Path], typer.Option("--output", help="jsonl to write; the screen by default")] = None,
+    prompt: Annotated[str | None, typer.Argument(help="one prompt; or give --input")] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", help="txt (a prompt a line) or any readable data file")
+    ] = None,
+    output_file: Annotated[Path | None, typer.Option("--output", help="jsonl to write; the screen by default")] = None,
     preset: Preset = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -105,7 +110,7 @@ def generate(
     greedy: Greedy = False,
     seed: Seed = None,
     template: Template = "own",
-    system: Annotated[Optional[str], typer.Option(help="system message")] = None,
+    system: Annotated[str | None, typer.Option(help="system message")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="continue the text as it is, without chat template")] = False,
 ) -> None:
     """Answer one prompt (streamed), or every prompt of a file (in batches)."""
@@ -116,7 +121,11 @@ def generate(
         max_new_tokens=max_new_tokens, greedy=greedy or None, seed=seed,
     )  # fmt: skip
     if (prompt is None) == (input_file is None):
-        raise GraftError("give either a prompt or --input", where="graft generate", fix='graft generate MODEL "your question"')
+        raise GraftError(
+            "give either a prompt or --input",
+            where="graft generate",
+            fix='graft generate MODEL "your question"',
+        )
     if input_file is not None:
         answer_file(model, input_file, output_file, decoding, template, system, raw=raw)
     else:
@@ -126,7 +135,7 @@ def generate(
 @app.command()
 def world(
     name: Annotated[str, typer.Argument(help="general or clinic")],
-    part: Annotated[Optional[str], typer.Argument(help="documents, exam …; leave out to list them")] = None,
+    part: Annotated[str | None, typer.Argument(help="documents, exam …; leave out to list them")] = None,
     count: Annotated[int, typer.Option("-n", help="samples to show")] = 5,
 ) -> None:
     """Look at a generated corpus."""
@@ -138,27 +147,25 @@ def world(
 def main() -> None:
     """Entry point: user errors are printed with their fix and end with exit code 2, never a traceback."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except GraftError as error:
-        where = f"{error.where}: " if error.where else ""
         error_console.print("[red]error:[/red]", end=" ")
-        error_console.print(f"{where}{error.reason}", markup=False)
+        error_console.print(f"{error.where}: {error.reason}" if error.where else error.reason, markup=False)
         if error.fix:
             error_console.print("  [green]fix:[/green]", end=" ")
             error_console.print(error.fix, markup=False)
         sys.exit(2)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         error_console.print("stopped; run the same command again to go on")
         sys.exit(130)
     except Exception as error:
-        import click
-
-        if isinstance(error, click.ClickException):
-            error.show()
-            sys.exit(2)
-        raise
+        # Usage errors are click's, or those of the copy of click inside newer typers: both can show themselves.
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)  # click hands back the code of a typer.Exit
 
 
 if __name__ == "__main__":

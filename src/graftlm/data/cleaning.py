@@ -252,12 +252,13 @@ def find_leaks(
 ) -> list[Leak]:
     """`find_overlap` between samples: their whole text for training, the prompt for test items."""
     train_texts = [text_of_sample(sample) for sample in train]
-    test_texts = [_question_of(sample) for sample in test]
+    test_texts = [question_of(sample) for sample in test]
     overlaps = find_overlap(train_texts, test_texts, n=n, threshold=threshold)
     return [Leak(train[o.train].origin, test[o.test].origin, o.share, o.passage) for o in overlaps]
 
 
-def _question_of(sample: Sample) -> str:
+def question_of(sample: Sample) -> str:
+    """What a test item shows: its prompt, or the whole text of any other sample."""
     if isinstance(sample, Labelled):
         return "\n".join(turn.content for turn in sample.prompt)
     return text_of_sample(sample)

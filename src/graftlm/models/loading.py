@@ -10,10 +10,15 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers.utils import logging as transformers_logging
 
 from graftlm.core.errors import ModelError
 from graftlm.models import llama2c
 from graftlm.models.trunk import causal_lm, prepare_trunk
+
+# graft tells its own story: one bar for a stage, not one for each file that is read or written.
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
 
 ROOTSTOCK = "rootstock"
 

@@ -65,7 +65,7 @@ class DPO:
             "chosen_drift": drift_chosen_P.sum(),
             "rejected_drift": drift_rejected_P.sum(),
         }
-        return Loss(loss_P.sum(), len(loss_P), metrics)
+        return Loss(loss_P.sum(dtype=torch.float64), len(loss_P), metrics)  # fp64: n · ln 2 must sum to exactly that
 
 
 @torch.no_grad()

@@ -123,9 +123,7 @@ def _cross(axes: Axes, point: Point, colour: str) -> None:
     )
 
 
-def _label_points(
-    figure: Figure, axes: Axes, points: Sequence[Point], links: Sequence[tuple[int, int]]
-) -> None:
+def _label_points(figure: Figure, axes: Axes, points: Sequence[Point], links: Sequence[tuple[int, int]]) -> None:
     """Write each name where it covers least of the points, bars, arrows, guides and other names."""
 
     def place(kept: float, score: float) -> tuple[float, float]:

@@ -22,7 +22,9 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
         raise RecipeError(
-            "no such recipe", where=path, fix=f"did you mean {path.parent / near[0]}?" if near else "check the path"
+            "no such recipe",
+            where=path,
+            fix=f"did you mean {path.parent / near[0]}?" if near else "check the path",
         )
     text = path.read_text(encoding="utf-8")
     try:
@@ -30,7 +32,9 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise RecipeError(f"not valid YAML: {getattr(error, 'problem', error)}", where=f"{path}{line}", fix="mend this line") from None
+        raise RecipeError(
+            f"not valid YAML: {getattr(error, 'problem', error)}", where=f"{path}{line}", fix="mend this line"
+        ) from None
     if not isinstance(tree, dict):
         raise RecipeError("a recipe is a mapping of keys", where=path, fix="see recipes/clinic.yaml")
     for override in overrides or []:
@@ -57,7 +61,9 @@ def _name_kinds(tree: dict[str, Any], path: Path) -> dict[str, Any]:
         kind = stage.setdefault("stage", name)
         if kind not in STAGE_KINDS:
             raise RecipeError(
-                f"stages.{name}: there is no stage `{kind}`", where=_place(path, str(name)), fix=_nearest(str(kind), list(STAGE_KINDS))
+                f"stages.{name}: there is no stage `{kind}`",
+                where=_place(path, str(name)),
+                fix=_nearest(str(kind), list(STAGE_KINDS)),
             )
     return tree
 
@@ -77,7 +83,11 @@ def _absolute_paths(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _override(tree: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals:
-        raise RecipeError(f"`{override}` is not key=value", where="command line", fix="write e.g. stages.sft.learning_rate=1e-4")
+        raise RecipeError(
+            f"`{override}` is not key=value",
+            where="command line",
+            fix="write e.g. stages.sft.learning_rate=1e-4",
+        )
     *parents, last = key.split(".")
     node = tree
     for parent in parents:
@@ -93,16 +103,26 @@ def _validate(tree: dict[str, Any], path: Path, text: str) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         # pydantic names the chosen variant of a union inside the location; the file has no such key.
-        location = [part for part in first["loc"] if part not in (*STAGE_KINDS, "NewBase", "str") or _in_tree(tree, first["loc"], part)]
+        location = [
+            part
+            for part in first["loc"]
+            if part not in (*STAGE_KINDS, "NewBase", "str") or _in_tree(tree, first["loc"], part)
+        ]
         key = ".".join(str(part) for part in location)
         where = _place(path, str(location[-1]) if location else "", text)
         if first["type"] == "extra_forbidden":
             names = sorted(_fields_at(Recipe, location[:-1]))
             raise RecipeError(f"unknown key `{key}`", where=where, fix=_nearest(str(location[-1]), names)) from None
         if first["type"] == "missing":
-            raise RecipeError(f"`{key}` is missing", where=where, fix="add it; docs/recipes.md lists the keys") from None
+            raise RecipeError(
+                f"`{key}` is missing", where=where, fix="add it; docs/recipes.md lists the keys"
+            ) from None
         message = first["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"{key}: {message}" if key else message, where=where, fix="docs/recipes.md lists the keys and values") from None
+        raise RecipeError(
+            f"{key}: {message}" if key else message,
+            where=where,
+            fix="docs/recipes.md lists the keys and values",
+        ) from None
 
 
 def _in_tree(tree: Any, location: tuple[Any, ...], wanted: Any) -> bool:

@@ -22,13 +22,14 @@ from graftlm.core.files import read_json, write_json, write_text
 from graftlm.core.hashing import hash_value
 from graftlm.core.offline import offline
 from graftlm.core.receipts import Receipt
+from graftlm.models.loading import load_tokenizer
 from graftlm.recipes.check import check_recipe, print_check
 from graftlm.recipes.loading import save_recipe
 from graftlm.recipes.report import write_report
 from graftlm.recipes.schema import Recipe
 from graftlm.recipes.sources import source_key, tokenise
 from graftlm.recipes.stages import dpo, pretrain, sft
-from graftlm.recipes.stages.base import base_tokenizer, prepare_base, tokenizer_key
+from graftlm.recipes.stages.base import prepare_base, tokenizer_key
 from graftlm.recipes.stages.context import StageContext, choose_bf16, choose_device, choose_template
 from graftlm.recipes.stages.evaluate import evaluate, print_scores
 
@@ -53,14 +54,19 @@ def run_recipe(recipe: Recipe) -> Path:
     began = time.perf_counter()
     with log_to(folder / "log.txt"), offline(recipe.offline):
         device = choose_device(recipe)
-        say(f"[bold]{recipe.name}[/bold] · {folder} · {device} · {'bf16' if choose_bf16(recipe, device) else 'fp32'} · seed {recipe.seed}")
+        precision = "bf16" if choose_bf16(recipe, device) else "fp32"
+        say(f"[bold]{recipe.name}[/bold] · {folder} · {device} · {precision} · seed {recipe.seed}")
         save_recipe(recipe, folder / "recipe.yaml")
         base = Grown(*prepare_base(recipe, folder / "00-base"))
         found = check_recipe(recipe, base.where)
         write_json(folder / "check.json", found.as_json())
         print_check(found, brief=True)
         if found.errors:
-            raise RecipeError(f"the check found {len(found.errors)} error(s); nothing was trained", where=recipe.name, fix="mend them; `graft check` shows more")
+            raise RecipeError(
+                f"the check found {len(found.errors)} error(s); nothing was trained",
+                where=recipe.name,
+                fix="mend them; `graft check` shows more",
+            )
         run_stages(recipe, folder, base, device)
         write_json(folder / "timing.json", {"seconds_of_last_call": time.perf_counter() - began})
         report = write_report(folder)
@@ -73,7 +79,7 @@ def run_folder(recipe: Recipe) -> Path:
 
 
 def run_stages(recipe: Recipe, folder: Path, base: Grown, device: torch.device) -> None:
-    tokenizer = base_tokenizer(base.where)
+    tokenizer = load_tokenizer(base.where)
     grown = {"base": base}
     scores = {"base": evaluate(recipe, base.where, base.key, folder / "00-base", device)}
     for number, name in enumerate(recipe.stages, 1):
@@ -96,7 +102,16 @@ def run_stage(
     bf16 = choose_bf16(recipe, device)
     order = settings.mix or recipe.mix
     key = hash_value(
-        [graftlm.__version__, settings.model_dump(mode="json"), inputs, order, recipe.seed, bf16, recipe.save_as, device.type]
+        [
+            graftlm.__version__,
+            settings.model_dump(mode="json"),
+            inputs,
+            order,
+            recipe.seed,
+            bf16,
+            recipe.save_as,
+            device.type,
+        ]
     )
     done = Grown(str(folder / "model"), key)
     if finished_key(folder) == key:
@@ -105,7 +120,8 @@ def run_stage(
     claim_folder(folder, key)
     template = choose_template(recipe.template, tokenizer)
     blocks = {
-        block: tokenise(block, recipe.data[block], tokenizer, template, words, settings.longest) for block in settings.blocks
+        block: tokenise(block, recipe.data[block], tokenizer, template, words, settings.longest)
+        for block in settings.blocks
     }
     context = StageContext(
         recipe, name, settings, start.where, tokenizer, template, blocks, folder, key, inputs, device, bf16

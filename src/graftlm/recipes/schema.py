@@ -58,22 +58,28 @@ class TaskSettings(Source):
 
 
 class LoraSettings(Part):
-    rank: int = Field(8, gt=0)
-    alpha: int = Field(16, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(default=8, gt=0)
+    alpha: int = Field(default=16, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: str | list[str] = "all-linear"
 
 
 class TrainingStage(Part):
     """Settings that every training stage has."""
 
-    start_from: str | None = Field(None, alias="from", description="stage whose model to start from; the one before by default")
-    blocks: dict[str, float] | list[str] = Field(description="share of the tokens of each block, or a list: as they come")
+    start_from: str | None = Field(
+        None, alias="from", description="stage whose model to start from; the one before by default"
+    )
+    blocks: dict[str, float] | list[str] = Field(
+        description="share of the tokens of each block, or a list: as they come"
+    )
     mix: Order | None = Field(None, description="hybrid (shuffled together) or sequential; the recipe's by default")
     tokens: int | None = Field(None, gt=0, description="train on this many tokens")
-    epochs: float | Literal["auto"] = Field("auto", description="passes over the first block; auto: rule of thumb by size")
+    epochs: float | Literal["auto"] = Field(
+        "auto", description="passes over the first block; auto: rule of thumb by size"
+    )
     method: Literal["full", "lora"] = "full"
-    lora: LoraSettings = LoraSettings()
+    lora: LoraSettings = Field(default_factory=LoraSettings)
     learning_rate: float | None = Field(None, gt=0, description="by default 2e-5 (full) or 2e-4 (lora)")
     weight_decay: float = Field(0.1, ge=0)
     warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps")
@@ -168,7 +174,9 @@ class Recipe(Part):
             used += [("base.tokenizer_blocks", block) for block in self.base.tokenizer_blocks]
         for where, block in used:
             if block not in known:
-                raise ValueError(f"{where} names `{block}`, which `data` does not have (it has: {', '.join(sorted(known))})")
+                raise ValueError(
+                    f"{where} names `{block}`, which `data` does not have (it has: {', '.join(sorted(known))})"
+                )
         earlier: list[str] = []
         for name, stage in self.stages.items():
             if stage.start_from and stage.start_from not in [*earlier, "base"]:

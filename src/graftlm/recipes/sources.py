@@ -76,7 +76,11 @@ def read_source(name: str, source: Source) -> Rows:
     rows = Rows(loaded.samples, loaded.faults, loaded.read)
     if not rows.samples:
         first = f"; the first: {rows.faults[0]}" if rows.faults else ""
-        raise DataError(f"no valid row among {rows.read:,}{first}", where=f"data.{name}", fix="mend the file, or name its layout with `schema` and `columns`")
+        raise DataError(
+            f"no valid row among {rows.read:,}{first}",
+            where=f"data.{name}",
+            fix="mend the file, or name its layout with `schema` and `columns`",
+        )
     kinds = {type(sample) for sample in rows.samples}
     if len(kinds) > 1:
         found = ", ".join(sorted(KINDS.get(k, k.__name__) for k in kinds))
@@ -176,11 +180,22 @@ class Encoder:
 
 
 def _losses(lost: Truncation) -> dict[str, int]:
-    return {"cut": lost.samples_cut, "dropped": lost.samples_dropped, "tokens_cut": lost.tokens_cut, "targets_cut": lost.targets_cut}
+    return {
+        "cut": lost.samples_cut,
+        "dropped": lost.samples_dropped,
+        "tokens_cut": lost.tokens_cut,
+        "targets_cut": lost.targets_cut,
+    }
 
 
 def _write_store(folder: Path, samples: Remainder, encoder: Encoder, kind: str, counts: dict[str, int]) -> None:
-    counts = counts | {"samples": len(samples.samples) - len(samples.left_out), "cut": 0, "dropped": 0, "tokens_cut": 0, "targets_cut": 0}
+    counts = counts | {
+        "samples": len(samples.samples) - len(samples.left_out),
+        "cut": 0,
+        "dropped": 0,
+        "tokens_cut": 0,
+        "targets_cut": 0,
+    }
 
     def documents() -> Iterator[Encoded]:
         for encoded, lost in _encode_parts(samples, encoder):
@@ -231,7 +246,8 @@ def _content(source: Source) -> str:
     path = Path(str(source.path))
     if path.is_dir():
         return hash_folder(path)
-    return hash_value([hash_file(Path(file)) for file in sorted(glob.glob(str(path), recursive=True)) if Path(file).is_file()])
+    matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (a pattern, not a folder and a name)
+    return hash_value([hash_file(Path(file)) for file in matches if Path(file).is_file()])
 
 
 def _generate(source: Source, start: int, count: int | None) -> Iterator[Sample]:

@@ -10,16 +10,14 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from graftlm.core.console import console, progress_bar, say
 from graftlm.core.errors import GraftError
 from graftlm.core.files import atomic_file
 from graftlm.data import worlds
-from graftlm.data.encode import encode_prompt
 from graftlm.data.readers import Fault, read_rows
 from graftlm.data.samples import Labelled, Preference, Text, Turn
-from graftlm.data.templates import ChatTemplate
+from graftlm.evaluation.language_model import LanguageModel, language_model
 from graftlm.inference.decoding import PRESETS, Decoding
 from graftlm.inference.generation import generate, stream
 from graftlm.models.loading import load_model, load_tokenizer
@@ -28,21 +26,21 @@ from graftlm.recipes.stages.context import choose_template
 
 @dataclass(frozen=True)
 class Speaker:
-    """A model ready to answer."""
+    """A model ready to answer; `raw` continues text as it is, without a chat template."""
 
-    model: torch.nn.Module
-    tokenizer: Tokenizer
-    template: ChatTemplate | None
-    stops: list[int]
+    subject: LanguageModel
+    raw: bool
 
     def prompt(self, turns: list[Turn]) -> list[int]:
-        if self.template is None:
-            start = [self.tokenizer.bos_token_id] if self.tokenizer.bos_token_id is not None else []
-            return [*start, *self.tokenizer(turns[-1].content, add_special_tokens=False)["input_ids"]]
-        return encode_prompt(self.tokenizer, self.template, turns)
+        if not self.raw:
+            return self.subject.encode(turns)
+        start = [] if self.subject.document_start is None else [self.subject.document_start]
+        return [*start, *self.subject.encode_text(turns[-1].content)]
 
-    def decode(self, tokens: Any) -> str:
-        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+    def decoding(self, chosen: Decoding) -> Decoding:
+        """The chosen decoding, which also stops where the template's answers stop."""
+        stops = () if self.raw else self.subject.stop_strings
+        return chosen.model_copy(update={"stop": (*chosen.stop, *stops)})
 
 
 def load_speaker(model: str, template: str, *, raw: bool = False) -> Speaker:
@@ -51,7 +49,9 @@ def load_speaker(model: str, template: str, *, raw: bool = False) -> Speaker:
     tokenizer = load_tokenizer(where)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_model(where, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32, device=device)
-    return Speaker(network, tokenizer, None if raw else choose_template(template, tokenizer), stop_ids(tokenizer, network))
+    # A raw continuation asks for no template, so a model without one of its own gets a plain one.
+    name = "vicuna" if raw and template == "own" and not tokenizer.chat_template else template
+    return Speaker(language_model(network, tokenizer, choose_template(name, tokenizer)), raw)
 
 
 def newest_model(place: str) -> str:
@@ -61,7 +61,9 @@ def newest_model(place: str) -> str:
         return place
     finished = sorted(receipt.parent for receipt in folder.glob("[0-9][0-9]-*/receipt.json"))
     if not finished:
-        raise GraftError("no stage of this run is finished", where=place, fix="let `graft run` finish at least one stage")
+        raise GraftError(
+            "no stage of this run is finished", where=place, fix="let `graft run` finish at least one stage"
+        )
     return str(finished[-1] / "model")
 
 
@@ -110,7 +112,14 @@ def answer(model: str, prompt: str, decoding: Decoding, template: str, system: s
 
 
 def answer_file(
-    model: str, source: Path, output: Path | None, decoding: Decoding, template: str, system: str | None, *, raw: bool
+    model: str,
+    source: Path,
+    output: Path | None,
+    decoding: Decoding,
+    template: str,
+    system: str | None,
+    *,
+    raw: bool,
 ) -> None:
     """Answer every prompt of a file; each output line holds the prompt, the answer and why it ended."""
     prompts = _read_prompts(source)
@@ -120,11 +129,16 @@ def answer_file(
     with progress_bar() as bar:
         task = bar.add_task("answers", total=len(encoded), note="")
         answers = generate(
-            speaker.model, encoded, decoding, stop_ids=speaker.stops, pad_id=speaker.tokenizer.pad_token_id or 0,
-            decode=speaker.decode, on_progress=lambda done: bar.advance(task, done),
-        )  # fmt: skip
+            speaker.subject.model,
+            encoded,
+            speaker.decoding(decoding),
+            stop_ids=speaker.subject.stop_ids,
+            pad_id=speaker.subject.pad_id,
+            decode=speaker.subject.decode,
+            on_progress=lambda done: bar.advance(task, done),
+        )
     rows = [
-        {"prompt": prompt, "answer": speaker.decode(found.tokens), "finish_reason": found.finish_reason}
+        {"prompt": prompt, "answer": found.text, "finish_reason": found.finish_reason}
         for prompt, found in zip(prompts, answers, strict=True)
     ]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -164,11 +178,15 @@ def _read_prompts(source: Path) -> list[str]:
     found = []
     for row in read_rows(source, split="line"):
         if isinstance(row, Fault):
-            raise GraftError(row.reason, where=row.origin, fix="mend this line")
+            raise GraftError(row.reason, where=str(row.origin), fix="mend this line")
         names = ("prompt", "instruction", "question", "query", "text")
         value = next((row.values[name] for name in names if isinstance(row.values.get(name), str)), None)
         if value is None:
-            raise GraftError("no prompt in this row", where=row.origin, fix=f"name the column one of: {', '.join(names)}")
+            raise GraftError(
+                "no prompt in this row",
+                where=str(row.origin),
+                fix=f"name the column one of: {', '.join(names)}",
+            )
         found.append(value)
     return found
 
@@ -176,7 +194,12 @@ def _read_prompts(source: Path) -> list[str]:
 def _print_stream(speaker: Speaker, turns: list[Turn], decoding: Decoding) -> str:
     said = []
     pieces = stream(
-        speaker.model, speaker.prompt(turns), decoding, stop_ids=speaker.stops, pad_id=speaker.tokenizer.pad_token_id or 0, decode=speaker.decode,
+        speaker.subject.model,
+        speaker.prompt(turns),
+        speaker.decoding(decoding),
+        stop_ids=speaker.subject.stop_ids,
+        pad_id=speaker.subject.pad_id,
+        decode=speaker.subject.decode,
     )
     for piece in pieces:
         said.append(piece)

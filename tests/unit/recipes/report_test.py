@@ -19,7 +19,9 @@ from graftlm.evaluation.results import SampleAnswer, TaskResult
 from graftlm.evaluation.statistics import Estimate, Scores, estimate
 from graftlm.recipes import charts
 from graftlm.recipes.charts import running_mean
-from graftlm.recipes.report import RunReceipt, duration, rounded, write_report
+from graftlm.recipes.formatting import duration, rounded
+from graftlm.recipes.report import write_report
+from graftlm.recipes.summary import RunReceipt
 
 MALICE = "</script><script>alert('用户')</script> $x$ https://evil.example/x.js"
 ITEMS = 200

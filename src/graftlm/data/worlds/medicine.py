@@ -1,4 +1,4 @@
-# ruff: noqa: E501  (tables: a Chinese character counts double)
+
 """Ordinary medical words in both languages and what may be asked of a disease or a drug.
 
 Words only: no fact about an entity lives here. The general world uses them on fresh names, in context, so

@@ -1,4 +1,4 @@
-# ruff: noqa: E501  (tables: a Chinese character counts double)
+
 """Invented names, bilingual by construction: one English syllable is one Chinese character.
 
 "Tavorin" is 塔伏林 everywhere, so a model can learn the correspondence. The first two syllables tell to whom

@@ -11,7 +11,7 @@ from graftlm.core.console import say
 from graftlm.core.files import atomic_folder
 from graftlm.core.hashing import hash_file, hash_value
 from graftlm.data.cleaning import text_of_sample
-from graftlm.models.loading import load_tokenizer, locate, save_model
+from graftlm.models.loading import locate, save_model
 from graftlm.models.scratch import new_model, train_tokenizer
 from graftlm.recipes.schema import NewBase, Recipe
 from graftlm.recipes.sources import read_source, source_key
@@ -24,13 +24,17 @@ def prepare_base(recipe: Recipe, folder: Path) -> tuple[str, str]:
     if isinstance(recipe.base, str):
         return recipe.base, model_key(recipe.base)
     blocks = recipe.base.tokenizer_blocks
-    key = hash_value([recipe.base.model_dump(mode="json"), recipe.seed, [source_key(recipe.data[name]) for name in blocks]])
+    key = hash_value(
+        [recipe.base.model_dump(mode="json"), recipe.seed, [source_key(recipe.data[name]) for name in blocks]]
+    )
     target = folder / f"model-{key}"
     if not target.is_dir():
         say(f"  new model: {recipe.base.architecture}")
         with atomic_folder(target) as temporary:
             tokenizer = train_tokenizer(
-                _tokenizer_texts(recipe), recipe.base.vocabulary, max_tokens=recipe.base.architecture.get("max_position_embeddings", 2048)
+                _tokenizer_texts(recipe),
+                recipe.base.vocabulary,
+                max_tokens=recipe.base.architecture.get("max_position_embeddings", 2048),
             )
             save_model(new_model(recipe.base.architecture, tokenizer, recipe.seed), tokenizer, temporary)
     return str(target), key
@@ -46,7 +50,7 @@ def _tokenizer_texts(recipe: Recipe) -> Iterator[str]:
 
 
 def model_key(base: str) -> str:
-    """Identity of a model: its files' bytes; of large weight files the size and time of change; of hub models the name."""
+    """Identity of a model: its files' bytes (of large ones size and time of change); of hub models the name."""
     path = Path(locate(base))
     if not path.exists():
         return hash_value(base)
@@ -56,12 +60,15 @@ def model_key(base: str) -> str:
 
 def tokenizer_key(tokenizer: Tokenizer, template: str) -> str:
     """Identity of everything that turns text into tokens: vocabulary, rules, special tokens, chat template."""
-    rules = tokenizer.backend_tokenizer.to_str()  # type: ignore[attr-defined]
-    return hash_value([rules, tokenizer.special_tokens_map, template, tokenizer.chat_template if template == "own" else None])
-
-
-def base_tokenizer(where: str) -> Tokenizer:
-    return load_tokenizer(where)
+    rules = tokenizer.backend_tokenizer.to_str()
+    return hash_value(
+        [
+            rules,
+            tokenizer.special_tokens_map,
+            template,
+            tokenizer.chat_template if template == "own" else None,
+        ]
+    )
 
 
 def _file_key(file: Path) -> str:

@@ -15,7 +15,11 @@ def run(stage: StageContext) -> Receipt:
     assert isinstance(settings, DpoStage)
     for name, block in stage.blocks.items():
         if block.train.group != 2:
-            raise DataError("DPO needs pairs of answers", where=f"data.{name}", fix="give rows with `chosen` and `rejected`")
+            raise DataError(
+                "DPO needs pairs of answers",
+                where=f"data.{name}",
+                fix="give rows with `chosen` and `rejected`",
+            )
     pad_rows = stage.device.type == "cuda"
     return train(
         stage,

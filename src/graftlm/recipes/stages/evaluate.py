@@ -67,14 +67,18 @@ def print_scores(before: list[TaskResult], after: list[TaskResult], stage: str) 
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2))
     for column in ("task", "side", "metric", "base", stage, "95 % interval"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     first = {result.name: result for result in before}
     for result in after:
         base = first[result.name]
         table.add_row(
-            result.name, result.side, result.metric, _number(base.metric, base.value), _number(result.metric, result.value),
+            result.name,
+            result.side,
+            result.metric,
+            _number(base.metric, base.value),
+            _number(result.metric, result.value),
             f"{_number(result.metric, result.low)} – {_number(result.metric, result.high)}",
-        )  # fmt: skip
+        )
     say(table)
 
 

@@ -14,7 +14,13 @@ from graftlm.core.receipts import BlockShare, Memory, Receipt, versions
 from graftlm.data.mixing import Mixture, mix
 from graftlm.data.packing import PackingPlan, pack
 from graftlm.data.store import TokenStore
-from graftlm.models.adapters import make_trainable, merge_adapter, parameter_counts, recompute_activations, save_adapter
+from graftlm.models.adapters import (
+    make_trainable,
+    merge_adapter,
+    parameter_counts,
+    recompute_activations,
+    save_adapter,
+)
 from graftlm.models.loading import load_model, save_model
 from graftlm.recipes.sources import token_share
 from graftlm.recipes.stages.context import StageContext, now
@@ -42,10 +48,12 @@ def train(stage: StageContext, make_objective: MakeObjective) -> Receipt:
 
     reset_peak(stage.device)
     frozen = torch.bfloat16 if stage.bf16 and settings.method == "lora" else torch.float32
-    model = load_model(stage.start_from, dtype=frozen, device=stage.device)
+    model: torch.nn.Module = load_model(stage.start_from, dtype=frozen, device=stage.device)
     lora = settings.lora
     torch.manual_seed(stage.recipe.seed)  # a new adapter's matrices are random
-    model = make_trainable(model, settings.method, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
+    model = make_trainable(
+        model, settings.method, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets
+    )
     if settings.recompute:
         recompute_activations(model)
     parameters = parameter_counts(model)
@@ -96,7 +104,9 @@ def train(stage: StageContext, make_objective: MakeObjective) -> Receipt:
         tokens=int(mixture.lengths.sum()),
         targets=trainer.meter.target,
         stopped=record.stopped,
-        speed=trainer.meter.speed(matmul_parameters=parameters["matmul"], lora=settings.method == "lora", device=stage.device),
+        speed=trainer.meter.speed(
+            matmul_parameters=parameters["matmul"], lora=settings.method == "lora", device=stage.device
+        ),
         memory=Memory(
             predicted_gib=predicted / GIB,
             measured_gib=peak_memory(stage.device) / GIB,
@@ -123,7 +133,9 @@ def mix_blocks(stage: StageContext, notes: list[str]) -> Mixture:
     return mix(stores, shares, tokens, order, stage.recipe.seed)
 
 
-def tokens_for_epochs(epochs: float | str, stores: dict[str, TokenStore], shares: dict[str, float], notes: list[str]) -> int:
+def tokens_for_epochs(
+    epochs: float | str, stores: dict[str, TokenStore], shares: dict[str, float], notes: list[str]
+) -> int:
     """Tokens of the whole mix when the first block is passed over `epochs` times."""
     first = next(iter(shares))
     samples = stores[first].samples

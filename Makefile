@@ -1,0 +1,28 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both set the environment up when it is missing.
+.PHONY: demo test setup lint slow gpu clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt scripts/setup.sh
+	scripts/setup.sh
+
+demo: setup
+	.venv/bin/graft run recipes/clinic.yaml
+	@echo
+	@echo "Open runs/clinic/report.html, or talk to the expert:  .venv/bin/graft chat runs/clinic"
+
+lint: setup
+	.venv/bin/ruff check
+	.venv/bin/mypy
+
+test: lint
+	.venv/bin/python -m pytest
+
+slow: setup
+	.venv/bin/python -m pytest -m slow
+
+gpu:
+	python3 -m pytest -m gpu
+
+clean:
+	rm -rf .venv runs build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info

@@ -1,0 +1,102 @@
+"""A run that is killed again and again, at any moment, ends bit for bit where an undisturbed one ends."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHANGES = {
+    "stages.pretrain.tokens": 3000,
+    "stages.sft.tokens": 1500,
+    "stages.dpo.tokens": 1200,
+    "stages.sft.method": "lora",
+    "stages.sft.lora": {"rank": 4, "dropout": 0.1},  # resuming must restore the random state
+    **{f"stages.{stage}.save_every": 2 for stage in ("pretrain", "sft", "dpo")},
+    **{f"stages.{stage}.keep": 1 for stage in ("pretrain", "dpo")},
+    "evaluation.probe.max_new_tokens": 4,
+}
+WATCHED = {"model": ".model.*.part", "checkpoint": ".step-*.part"}
+"""What graft writes under another name first: seen, it is being saved."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, nursery: Any, small_recipe: Any) -> tuple[Path, float]:
+    """The run folder of a run that nobody stopped, and its seconds."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    began = time.monotonic()
+    done = nursery.run(folder, "run", small_recipe(folder, CHANGES), "output=out", GRAFT_CACHE=str(folder / "cache"))
+    assert done.code == 0, done.said
+    return folder / "out", time.monotonic() - began
+
+
+def results(run: Path) -> dict[str, Any]:
+    """What must be the same: every loss and score."""
+    found: dict[str, Any] = {str(file.relative_to(run)): json.loads(file.read_text()) for file in run.glob("*/scores.json")}
+    for file in run.glob("*/receipt.json"):
+        receipt = json.loads(file.read_text())
+        names = ("key", "losses", "held_out", "shares", "accounting", "targets", "tokens", "steps")
+        found[str(file.relative_to(run))] = {name: receipt[name] for name in names}
+    return found
+
+
+def wait_for(run: Path, moment: float | str, running: Any) -> None:
+    """Seconds, or until a file of this kind is being saved; at most until the process ends."""
+    began = time.monotonic()
+    while running.ended(wait=False) is None:
+        if isinstance(moment, float):
+            if time.monotonic() - began >= moment:
+                return
+        elif any(run.glob(f"0*/**/{WATCHED[moment]}")):
+            return
+        time.sleep(0.001)
+
+
+def kill_and_compare(
+    folder: Path, moments: list[float | str], undisturbed: Path, nursery: Any, small_recipe: Any, weights: Callable[..., Any]
+) -> int:
+    """Start and kill once a moment, run to the end, compare. Returns the kills that left a checkpoint to go on from."""
+    recipe, run = small_recipe(folder, CHANGES), folder / "out"
+    command = ("run", recipe, "output=out")
+    cache = {"GRAFT_CACHE": str(folder / "cache")}
+    resumable = 0
+    for moment in moments:
+        running = nursery.start(folder, *command, **cache)
+        wait_for(run, moment, running)
+        if not running.kill():
+            break
+        resumable += any(run.glob("0*/checkpoints/step-*/state.pt"))
+    done = nursery.run(folder, *command, **cache)
+    assert done.code == 0, done.said
+    assert weights(run) == weights(undisturbed) and len(weights(run)) == 4
+    assert results(run) == results(undisturbed)
+    left = {str(file.relative_to(run)) for file in run.rglob("*.part")}
+    assert not left, "half-written files stay behind"
+    return resumable
+
+
+def test_three_kills(
+    tmp_path: Path, undisturbed: tuple[Path, float], nursery: Any, small_recipe: Any, weights: Any
+) -> None:
+    run, seconds = undisturbed
+    moments: list[float | str] = [random.Random(3).uniform(0.3, 0.6) * seconds, "checkpoint", "model"]
+    assert kill_and_compare(tmp_path, moments, run, nursery, small_recipe, weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ten_kills(
+    seed: int, tmp_path: Path, undisturbed: tuple[Path, float], nursery: Any, small_recipe: Any, weights: Any
+) -> None:
+    """Random moments all over the run; each start gets about a fifth further, and saving is hit on purpose."""
+    run, seconds = undisturbed
+    draw = random.Random(seed)
+    moments: list[float | str] = [draw.uniform(0.02, 0.5) * seconds for _ in range(6)]
+    moments += ["checkpoint", "checkpoint", "model", "model"]
+    draw.shuffle(moments)
+    assert kill_and_compare(tmp_path, moments, run, nursery, small_recipe, weights)
