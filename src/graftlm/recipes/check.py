@@ -221,6 +221,11 @@ def _check_stage(
 ) -> None:
     if any(block.train.samples == 0 for block in blocks.values()):
         return
+    for block, tokenised in blocks.items():
+        pairs = tokenised.train.group == 2
+        if pairs != (stage.stage == "dpo"):
+            text = f"data.{block} holds {'pairs of answers, which only dpo trains on' if pairs else 'no pairs of answers'}"
+            found.errors.append(Finding(f"stages.{name}", text, "dpo takes rows with `chosen` and `rejected`, the others do not"))
     notes: list[str] = []
     stores = {block: tokenised.train for block, tokenised in blocks.items()}
     shares = token_share(stage.blocks, stores)

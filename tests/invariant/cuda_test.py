@@ -1,0 +1,113 @@
+"""The same equivalences on a CUDA device, in bf16, where the fast kernels run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from graftlm.data.encode import Encoded
+from graftlm.data.mixing import mix
+from graftlm.data.packing import PackingPlan, pack
+from graftlm.data.store import TokenStore
+from graftlm.inference.decoding import Decoding
+from graftlm.inference.generation import generate
+from graftlm.models.trunk import causal_lm, prepare_trunk
+from graftlm.objectives.causal_lm import CausalLM
+from graftlm.objectives.preference import DPO, reference_log_probabilities
+from graftlm.ops.attention import packed_attention, packed_attention_reference
+from graftlm.training.trainer import Trainer, TrainingSettings
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def tiny(kv_heads: int = 2) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=128,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=kv_heads,
+    )
+    model = LlamaForCausalLM(config).cuda()
+    prepare_trunk(model)
+    return model
+
+
+def plan_of(folder: Path, *, group: int = 1, row_tokens: int = 128) -> PackingPlan:
+    random = np.random.default_rng(0)
+    lengths = random.integers(3, 40, 24)
+    documents = [Encoded(random.integers(1, 128, n).astype(np.uint32), np.arange(n) > n // 3) for n in lengths]
+    store = TokenStore.write(folder / "store", documents, group=group)
+    return pack(mix({"a": store}, {"a": 1.0}, int(lengths.sum()), "hybrid", 0), row_tokens=row_tokens)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("head_size", [64, 128])
+@pytest.mark.parametrize("window", [None, 5])
+def test_kernel_attention_is_reference(kv_heads: int, head_size: int, window: int | None) -> None:
+    torch.manual_seed(1)
+    boundaries = torch.tensor([0, 1, 8, 40, 100], dtype=torch.int32, device="cuda")
+    q, k, v = (
+        torch.randn(100, heads, head_size, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        for heads in (4, kv_heads, kv_heads)
+    )
+    found = packed_attention(q, k, v, boundaries, 60, window=window)
+    wanted = packed_attention_reference(q, k, v, boundaries, window=window)
+    torch.testing.assert_close(found, wanted, atol=2e-2, rtol=2e-2)
+    gradients = torch.autograd.grad(found.float().square().sum(), (q, k, v))
+    expected = torch.autograd.grad(wanted.float().square().sum(), (q, k, v))
+    for one, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=6e-2, rtol=6e-2)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_packed_loss_is_padded_loss(tmp_path: Path, bf16: bool) -> None:
+    model, plan = tiny(), plan_of(tmp_path)
+    assert causal_lm(model).graft_packs
+    losses = {}
+    for packs in (True, False):
+        model.graft_packs = packs
+        with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+            rows = [plan.row(number, pad_to=plan.row_tokens).to(torch.device("cuda")) for number in range(plan.rows)]
+            losses[packs] = sum(float(CausalLM()(model, row).total) for row in rows)
+    assert losses[True] == pytest.approx(losses[False], rel=1e-5 if not bf16 else 3e-3)
+
+
+def test_training_lowers_the_loss_and_counts_padding(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    settings = TrainingSettings(learning_rate=1e-2, bf16=True, log_every=1, pad_rows=True)
+    trainer = Trainer(tiny(), CausalLM(), plan, settings)
+    losses = [entry["loss"] for entry in trainer.fit().losses]
+    assert losses[-1] < losses[0]
+    assert trainer.meter.all == plan.rows * plan.row_tokens
+    assert trainer.meter.all - trainer.meter.padding == int(plan.mixture.lengths.sum())
+
+
+def test_dpo_starts_at_ln_2_in_bf16(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, group=2)
+    model = tiny()
+    objective = DPO(0.1, reference_log_probabilities(model, [plan], pad_rows=True, bf16=True))
+    settings = TrainingSettings(learning_rate=1e-3, bf16=True, log_every=1, pad_rows=True)
+    first = Trainer(model, objective, plan, settings).fit().losses[0]
+    assert first["loss"] == pytest.approx(np.log(2), abs=1e-6)
+
+
+def test_batched_cached_generation_is_naive() -> None:
+    model = tiny()
+    prompts = [[5, 6, 7], [9], [3, 4, 5, 6, 7, 8, 9, 10]]
+    found = generate(model, prompts, Decoding(greedy=True, max_new_tokens=6), stop_ids=[], pad_id=0)
+    for prompt, completion in zip(prompts, found, strict=True):
+        tokens = list(prompt)
+        for _ in range(6):
+            logits = model(torch.tensor([tokens], device="cuda")).logits[0, -1]
+            tokens.append(int(logits.argmax()))
+        assert list(completion.tokens) == tokens[len(prompt) :]

@@ -1,0 +1,227 @@
+"""The pages keep step with the source: keys, commands, layouts, templates, metrics, examples, links."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from graftlm.cli import app
+from graftlm.data import worlds
+from graftlm.data.records import SCHEMAS, detect
+from graftlm.data.templates import TEMPLATES
+from graftlm.evaluation.tasks import HEADLINES
+from graftlm.recipes.loading import load_recipe
+from graftlm.recipes.schema import (
+    Block,
+    DpoStage,
+    LoraSettings,
+    NewBase,
+    PretrainStage,
+    Recipe,
+    SftStage,
+    TaskSettings,
+)
+
+ROOT = Path(__file__).parents[2]
+READMES = ("README.md", "README_zh.md")
+PAGES = (*READMES, *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))))
+COMMAND = re.compile(r"^(make|graft|pip|python|git) ")
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def fences(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", read(page), re.MULTILINE | re.DOTALL)
+
+
+def without_fences(page: str) -> str:
+    return re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def section(page: str, title: str) -> str:
+    """The text under a heading, up to the next one of its level or above."""
+    text = without_fences(page)
+    found = re.search(rf"^(#+) {re.escape(title)}$", text, re.MULTILINE)
+    assert found, f"{page} has no section {title!r}"
+    rest = text[found.end() :]
+    end = re.search(rf"^#{{1,{len(found.group(1))}}} ", rest, re.MULTILINE)
+    return rest[: end.start()] if end else rest
+
+
+def table_of_keys(title: str) -> dict[str, str]:
+    """Key → default, from the tables of one section of docs/recipes.md (subsections apart)."""
+    own = re.split(r"^### ", section("docs/recipes.md", title), flags=re.MULTILINE)[0]
+    rows = [cells(line) for line in own.splitlines() if line.startswith("| `")]
+    return {row[0].strip("`"): row[2] for row in rows}
+
+
+def keys_of(*models: type[BaseModel]) -> dict[str, Any]:
+    """Key as a recipe writes it → its field."""
+    return {field.alias or name: field for model in models for name, field in model.model_fields.items()}
+
+
+def written_default(field: Any) -> str | None:
+    """How the pages write a default; None where a sentence stands for it."""
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, BaseModel):
+        return None
+    return "–" if default is None else f"`{json.dumps(default)}`".replace('"', "")
+
+
+SECTIONS: dict[str, dict[str, Any]] = {
+    "Recipe": keys_of(Recipe),
+    "data": keys_of(Block),
+    "stages": keys_of(DpoStage, SftStage, PretrainStage),  # the last one's defaults count
+    "lora": keys_of(LoraSettings),
+    "evaluation": {k: field for k, field in keys_of(TaskSettings).items() if k not in keys_of(Block)},
+    "base": keys_of(NewBase),
+}
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_recipes_page_lists_every_key_and_no_other(title: str) -> None:
+    assert set(table_of_keys(title)) == set(SECTIONS[title])
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_recipes_page_gives_the_defaults(title: str) -> None:
+    written = table_of_keys(title)
+    for key, field in SECTIONS[title].items():
+        default = written_default(field)
+        if key == "stage" or default is None:
+            continue  # the entry's name; the table of its own
+        assert written[key].startswith(default), f"{title}.{key}: {written[key]} on the page, {default} in the schema"
+
+
+def test_every_section_of_the_schema_has_a_table() -> None:
+    """A new model inside the schema must not go undocumented."""
+    from graftlm.recipes import schema
+
+    parts = {p for p in vars(schema).values() if isinstance(p, type) and issubclass(p, schema.Part)}
+    known = {key for fields in SECTIONS.values() for key in fields}
+    for part in parts:
+        assert set(keys_of(part)) <= known, f"{part.__name__} has keys that docs/recipes.md does not list"
+
+
+@pytest.mark.parametrize("page", READMES)
+def test_readme_names_every_command(page: str) -> None:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__
+        assert f"graft {name} " in read(page), f"{page} does not mention `graft {name}`"
+
+
+@pytest.mark.parametrize("page", READMES)
+def test_shell_lines_are_single_commands(page: str) -> None:
+    found = [line for fence in fences(page, "bash") for line in fence.splitlines()]
+    assert found, f"{page} has no bash fence"
+    for line in found:
+        assert COMMAND.match(line), f"{page}: not one command a line: {line!r}"
+
+
+def test_readmes_say_the_same() -> None:
+    """Same headings by level, same commands, same program, same placeholders and figures in the tables."""
+    levels = [re.findall(r"^(#+) ", without_fences(page), re.MULTILINE) for page in READMES]
+    assert levels[0] == levels[1]
+    shell = [fences(page, "bash") for page in READMES]
+    assert shell[0] == shell[1]
+    recipes = [[yaml.safe_load(fence) for fence in fences(page, "yaml")] for page in READMES]
+    assert recipes[0] == recipes[1]
+    figures = [re.findall(r"\d[\d.]* ?%", "\n".join(_table_lines(page))) for page in READMES]
+    assert [f.replace(" ", "") for f in figures[0]] == [f.replace(" ", "") for f in figures[1]]
+
+
+def _table_lines(page: str) -> list[str]:
+    return [line for line in without_fences(page).splitlines() if line.startswith("|")]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_whole_recipes_load(page: str, tmp_path: Path) -> None:
+    for fence in fences(page, "yaml"):
+        if "stages:" in fence:
+            file = tmp_path / "recipe.yaml"
+            file.write_text(fence, encoding="utf-8")
+            load_recipe(file)
+
+
+@pytest.mark.parametrize("page", READMES)
+def test_python_example_imports_what_exists(page: str) -> None:
+    [program] = fences(page, "python")
+    imports = [node for node in ast.walk(ast.parse(program)) if isinstance(node, ast.ImportFrom)]
+    assert imports
+    for node in imports:
+        for alias in node.names:
+            assert hasattr(importlib.import_module(str(node.module)), alias.name)
+
+
+def test_data_page_shows_every_layout() -> None:
+    rows = [cells(line) for line in section("docs/data.md", "Layouts").splitlines() if line.startswith("| `")]
+    assert [row[0].strip("`") for row in rows] == list(SCHEMAS)
+    for name, kind, example in rows:
+        row = json.loads(example.strip("`"))
+        assert detect(row) == name.strip("`")
+        assert SCHEMAS[name.strip("`")].kind == kind
+
+
+def test_data_page_lists_every_template() -> None:
+    listed = re.findall(r"`(\w+)`", section("docs/data.md", "Chat templates").split("named ones:")[1])
+    assert tuple(listed) == TEMPLATES
+
+
+def test_evaluation_page_lists_every_metric() -> None:
+    rows = [cells(line) for line in section("docs/evaluation.md", "Metrics").splitlines() if line.startswith("| `")]
+    listed = {row[0].strip("`"): tuple(re.findall(r"`(\w+)`", row[3])) for row in rows[1:]}
+    assert listed == HEADLINES
+
+
+@pytest.mark.parametrize("world", ["general", "clinic"])
+def test_worlds_page_lists_every_part(world: str) -> None:
+    text = section("docs/worlds.md", f"The {world} world")
+    listed = [cells(line)[0].strip("`") for line in text.splitlines() if line.startswith("| `")]
+    assert set(listed) == set(worlds.parts(world))
+
+
+def test_worlds_page_counts_the_facts() -> None:
+    from graftlm.data.worlds.clinic.graph import build
+
+    rows = {row[0]: row for row in map(cells, section("docs/worlds.md", "The clinic world").splitlines()) if row}
+    for column, size in ((3, 12), (4, 16)):
+        graph = build(size, size)
+        for group in ("taught", "withheld", "unseen"):
+            assert int(rows[group][column]) == len(getattr(graph, group))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_fences(page)):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        place = (ROOT / page).parent / file if file else ROOT / page
+        assert place.exists(), f"{page}: {target} does not exist"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", place.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{page}: {target} names no heading"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_placeholder_remains(page: str) -> None:
+    left = sorted(set(re.findall(r"\{\{.*?\}\}|\{\{.*", read(page))))
+    assert not left, f"{page}: measured figures are still to be filled in: {', '.join(left)}"
