@@ -42,7 +42,9 @@ SMALL: dict[str, Any] = {
     },
     "evaluation": {
         "exam": {"world": "clinic", "part": "exam", "count": 6, "metric": "choice", "side": "domain"},
-        "text": {"world": "clinic", "part": "documents_heldout", "count": 6, "metric": "bits_per_byte", "side": "domain"},
+        "text": {
+            "world": "clinic", "part": "documents_heldout", "count": 6, "metric": "bits_per_byte", "side": "domain",
+        },
         "probe": {
             "world": "general", "part": "probe", "count": 4, "metric": "generate", "side": "general",
             "max_new_tokens": 8,
@@ -73,6 +75,7 @@ class Running:
     child: int
     out: Path
     err: Path
+    code: int | None = None
 
     def kill(self) -> bool:
         """SIGKILL it; whether it still ran."""
@@ -84,7 +87,10 @@ class Running:
         return code != 0
 
     def ended(self, *, wait: bool) -> int | None:
-        return self.nursery.ask({"child": self.child, "wait": wait})
+        """Its exit code, or None while it runs; a process can be asked for its end only once."""
+        if self.code is None:
+            self.code = self.nursery.ask({"child": self.child, "wait": wait})
+        return self.code
 
     def wait(self) -> Finished:
         code = self.ended(wait=True)

@@ -45,7 +45,9 @@ def recipe(tmp_path: Path) -> Callable[..., Path]:
 
     def write(rows: list[Any] | str | None = None, stage: dict[str, Any] | None = None, **changes: Any) -> Path:
         if rows is not None:
-            text = rows if isinstance(rows, str) else "\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows)
+            text = (
+                rows if isinstance(rows, str) else "\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows)
+            )
             (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
         tree: dict[str, Any] = {
             "name": "small",
@@ -199,7 +201,7 @@ def test_answers_that_never_end(graft_says: Said, recipe: Any) -> None:
     """A length limit that cuts off every stop token would teach the model never to stop."""
     rows = [{"instruction": f"Say {n}", "output": "word and word " * 200} for n in range(30)]
     said = graft_says("check", recipe(rows, {"row_tokens": 64}), code=2)
-    assert "only 0 of 30 answers end in a stop token" in said and "fix: " in said
+    assert "only 0 of 30 answers end in a" in said and "stop token" in said and "fix: " in said
 
 
 def test_overlong_rows_are_warned_about(graft_says: Said, recipe: Any) -> None:
@@ -221,7 +223,7 @@ def test_test_items_among_the_training_data(graft_says: Said, recipe: Any, tmp_p
 
 def test_test_items_cannot_be_trained_on(graft_says: Said, recipe: Any) -> None:
     rows = [{"question": "1 + 1?", "A": "1", "B": "2", "C": "3", "D": "4", "answer": "B"}]
-    assert "test items cannot be trained on" in graft_says("check", recipe(rows), code=2)
+    assert "labelled rows" in graft_says("check", recipe(rows), code=2)
 
 
 def test_a_stage_that_cannot_use_its_data(graft_says: Said, recipe: Any) -> None:

@@ -61,7 +61,12 @@ def wait_for(run: Path, moment: float | str, running: Any) -> None:
 
 
 def kill_and_compare(
-    folder: Path, moments: list[float | str], undisturbed: Path, nursery: Any, small_recipe: Any, weights: Callable[..., Any]
+    folder: Path,
+    moments: list[float | str],
+    undisturbed: Path,
+    nursery: Any,
+    small_recipe: Any,
+    weights: Callable[..., Any],
 ) -> int:
     """Start and kill once a moment, run to the end, compare. Returns the kills that left a checkpoint to go on from."""
     recipe, run = small_recipe(folder, CHANGES), folder / "out"

@@ -26,7 +26,7 @@ def start(asked: dict[str, Any]) -> int:
         return child
     for number, name in enumerate((os.devnull, asked["out"], asked["err"])):
         os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644), number)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: PTH123, SIM115
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     os.chdir(asked["folder"])
     os.environ.update(asked["env"])
     sys.argv = ["graft", *asked["args"]]

@@ -151,7 +151,7 @@ def _check_block(
         "read": counts.get("read", 0),
         "refused": counts.get("refused", 0),
         "dropped": counts["dropped"],
-        "kept back": block.held_out.samples,
+        "kept back": block.held_out.accounting["samples"],
         "samples": store.samples,
         "tokens": tokens,
         "targets": f"{trained_share:.1%}",
@@ -224,8 +224,12 @@ def _check_stage(
     for block, tokenised in blocks.items():
         pairs = tokenised.train.group == 2
         if pairs != (stage.stage == "dpo"):
-            text = f"data.{block} holds {'pairs of answers, which only dpo trains on' if pairs else 'no pairs of answers'}"
-            found.errors.append(Finding(f"stages.{name}", text, "dpo takes rows with `chosen` and `rejected`, the others do not"))
+            text = (
+                f"data.{block} holds {'pairs of answers, which only dpo trains on' if pairs else 'no pairs of answers'}"
+            )
+            found.errors.append(
+                Finding(f"stages.{name}", text, "dpo takes rows with `chosen` and `rejected`, the others do not")
+            )
     notes: list[str] = []
     stores = {block: tokenised.train for block, tokenised in blocks.items()}
     shares = token_share(stage.blocks, stores)

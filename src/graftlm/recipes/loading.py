@@ -77,7 +77,9 @@ def _name_kinds(tree: dict[str, Any], path: Path, text: str) -> dict[str, Any]:
     for name, stage in stages.items():
         where = _place(path, text, ["stages", name])
         if not isinstance(stage, dict):
-            raise RecipeError(f"stages.{name} must be a mapping of settings", where=where, fix="see recipes/clinic.yaml")
+            raise RecipeError(
+                f"stages.{name} must be a mapping of settings", where=where, fix="see recipes/clinic.yaml"
+            )
         kind = stage.setdefault("stage", name)
         if kind not in STAGE_KINDS:
             reason = f"stages.{name}: there is no stage `{kind}`"
@@ -92,7 +94,9 @@ def _absolute_paths(tree: dict[str, Any], path: Path) -> dict[str, Any]:
     """
     folder = path.parent.absolute()
     for group in ("data", "evaluation"):
-        sources = tree.get(group) or {}
+        if group in tree and tree[group] is None:  # every entry is commented out
+            tree[group] = {}
+        sources = tree.get(group, {})
         if not isinstance(sources, dict):
             raise RecipeError(f"`{group}` must be a mapping of names", where=path, fix="see recipes/clinic.yaml")
         for source in sources.values():
@@ -107,7 +111,9 @@ def _absolute_paths(tree: dict[str, Any], path: Path) -> dict[str, Any]:
 def _override(tree: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals:
-        raise RecipeError(f"`{override}` is not key=value", where="command line", fix="write e.g. stages.sft.learning_rate=1e-4")
+        raise RecipeError(
+            f"`{override}` is not key=value", where="command line", fix="write e.g. stages.sft.learning_rate=1e-4"
+        )
     *parents, last = key.split(".")
     node = tree
     for parent in parents:
@@ -124,7 +130,7 @@ def _validate(tree: dict[str, Any], path: Path, text: str) -> Recipe:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         # Of a union, pydantic reports every variant's complaint; the deepest belongs to the variant that was meant.
-        first = max(error.errors(), key=lambda one: len(_location(tree, one)))
+        first = max(error.errors(), key=lambda one: (len(_location(tree, one)), one["type"] == "extra_forbidden"))
         location = _location(tree, first)
         key = ".".join(str(part) for part in location)
         where = _place(path, text, location)
@@ -132,9 +138,13 @@ def _validate(tree: dict[str, Any], path: Path, text: str) -> Recipe:
             names = sorted(_fields_at(Recipe, location[:-1]))
             raise RecipeError(f"unknown key `{key}`", where=where, fix=_nearest(str(location[-1]), names)) from None
         if first["type"] == "missing":
-            raise RecipeError(f"`{key}` is missing", where=where, fix="add it; docs/recipes.md lists the keys") from None
+            raise RecipeError(
+                f"`{key}` is missing", where=where, fix="add it; docs/recipes.md lists the keys"
+            ) from None
         message = first["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"{key}: {message}" if key else message, where=where, fix="docs/recipes.md lists the keys and values") from None
+        raise RecipeError(
+            f"{key}: {message}" if key else message, where=where, fix="docs/recipes.md lists the keys and values"
+        ) from None
 
 
 def _location(tree: Any, error: Any) -> list[Any]:

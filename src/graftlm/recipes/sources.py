@@ -22,7 +22,7 @@ from graftlm.data import worlds
 from graftlm.data.encode import Encoded, Truncation, encode_chats, encode_preferences, encode_texts, truncate
 from graftlm.data.readers import Fault
 from graftlm.data.records import load_samples
-from graftlm.data.samples import Chat, Labelled, Preference, Sample, Text
+from graftlm.data.samples import Chat, Labelled, Preference, Prompt, Sample, Text, Unpaired
 from graftlm.data.store import TokenStore
 from graftlm.data.templates import ChatTemplate
 from graftlm.recipes.schema import Block, Source
@@ -31,7 +31,16 @@ STORE_FORMAT = 1
 CHUNK = 4096
 """Samples encoded in one call of the Rust tokenizer."""
 HELD_OUT_LIMIT = 200
-KINDS: dict[type, str] = {Text: "text", Chat: "chat", Preference: "preference", Labelled: "labelled"}
+KINDS: dict[type, str] = {
+    Text: "text",
+    Chat: "chat",
+    Preference: "preference",
+    Labelled: "labelled",
+    Unpaired: "unpaired",
+    Prompt: "prompt",
+}
+
+TRAINABLE = ("text", "chat", "preference")
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,9 @@ def read_source(name: str, source: Source) -> Rows:
         DataError: nothing can be read, no row is valid, or the rows are of several kinds.
     """
     if source.world:
-        samples = Generated(source) if source.count else list(_generate(source, source.start, None))
+        samples = _generated(source)
+        if not len(samples):
+            raise DataError(f"there is no sample {source.start}", where=f"data.{name}", fix="lower `start`")
         return Rows(samples, [], len(samples))
     place = f"hub:{source.hub}" if source.hub else str(source.path)
     loaded = load_samples(
@@ -90,7 +101,7 @@ def read_source(name: str, source: Source) -> Rows:
 
 def source_key(source: Source) -> str:
     """Identity of a source's content: its settings and the bytes it is made of."""
-    return hash_value([source.model_dump(mode="json", exclude={"path", "held_out"}), _content(source)])
+    return hash_value([source.model_dump(mode="json", exclude={"path"}), _content(source)])
 
 
 def tokenise(
@@ -100,12 +111,14 @@ def tokenise(
 
     Text longer than `longest` is continued in further documents; chats and answers are cut and counted.
     """
-    key = hash_value([STORE_FORMAT, source_key(block), block.held_out, tokenizer_key, longest])
+    key = hash_value([STORE_FORMAT, source_key(block), tokenizer_key, longest])
     folder = cache_folder() / "tokens" / key
     if not (folder / "held_out" / "meta.json").is_file():
         rows = read_source(name, block)
-        if rows.kind == "labelled":
-            raise DataError("test items cannot be trained on", where=f"data.{name}", fix="name it under `evaluation`")
+        if rows.kind not in TRAINABLE:
+            raise DataError(
+                f"no stage trains on {rows.kind} rows", where=f"data.{name}", fix=f"give one of: {', '.join(TRAINABLE)}"
+            )
         kept_back = held_out_places(len(rows.samples), block.held_out)
         spare = [rows.samples[place] for place in sorted(kept_back)]
         counts = {"read": rows.read, "refused": len(rows.faults)}
@@ -244,10 +257,17 @@ def _content(source: Source) -> str:
     if source.hub:
         return "hub"
     path = Path(str(source.path))
-    if path.is_dir():
-        return hash_folder(path)
-    matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (a pattern, not a folder and a name)
-    return hash_value([hash_file(Path(file)) for file in matches if Path(file).is_file()])
+    # The same order as the reader's: a name that exists is no pattern, even if it holds one's characters.
+    matches = [path] if path.exists() else map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
+    return hash_value([hash_folder(match) if match.is_dir() else [match.suffix, hash_file(match)] for match in matches])
+
+
+def _generated(source: Source) -> Sequence[Sample]:
+    """A world's samples; a finite part may hold fewer than were asked for."""
+    count = min((number for number in (source.count, source.limit) if number), default=None)
+    if count is None or next(_generate(source, source.start + count - 1, 1), None) is None:
+        return list(_generate(source, source.start, count))
+    return Generated(source.model_copy(update={"count": count}))
 
 
 def _generate(source: Source, start: int, count: int | None) -> Iterator[Sample]:

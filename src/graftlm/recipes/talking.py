@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from pydantic import ValidationError
 
 from graftlm.core.console import console, progress_bar, say
@@ -59,7 +61,10 @@ def newest_model(place: str) -> str:
     folder = Path(place)
     if not (folder / "recipe.yaml").is_file():
         return place
-    finished = sorted(receipt.parent for receipt in folder.glob("[0-9][0-9]-*/receipt.json"))
+    # In the recipe's order and up to the first gap: what lies behind it was made by an earlier form of the recipe.
+    stages = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["stages"]
+    folders = (folder / f"{number:02d}-{name}" for number, name in enumerate(stages, 1))
+    finished = list(takewhile(lambda stage: (stage / "receipt.json").is_file(), folders))
     if not finished:
         raise GraftError(
             "no stage of this run is finished", where=place, fix="let `graft run` finish at least one stage"
@@ -156,7 +161,7 @@ def show_world(name: str, part: str | None, count: int) -> None:
         say(f"parts of {name}: {', '.join(worlds.parts(name))}")
         return
     for sample in worlds.generate(name, part, count=count):
-        console.print(_shown(sample), markup=False)
+        console.out(_shown(sample), highlight=False)
         console.print("─" * 40, style="dim")
 
 
@@ -203,6 +208,7 @@ def _print_stream(speaker: Speaker, turns: list[Turn], decoding: Decoding) -> st
     )
     for piece in pieces:
         said.append(piece)
-        console.print(piece, end="", markup=False)
+        console.file.write(piece)  # as it is: rich would turn tabs into spaces and :names: into emoji
+        console.file.flush()
     console.print()
     return "".join(said)

@@ -1,0 +1,168 @@
+"""Each finding of the check, on data that has just this fault, and silence on data that has none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graftlm.recipes import check
+from graftlm.recipes.check import CheckResult, check_recipe, print_check
+from graftlm.recipes.schema import Recipe
+
+QUESTION = "Which of the four great rivers of the northern plain floods first in a spring after a hard winter?"
+
+
+def chats(count: int, answer: str = "It is {}.") -> list[dict[str, str]]:
+    return [{"instruction": f"What is {n} and {n * 7}?", "output": answer.format(n)} for n in range(count)]
+
+
+@pytest.fixture
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Blocks of rows, stages and more of the recipe → what the check finds."""
+    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
+
+    def run(rows: dict[str, list[Any]], stages: dict[str, Any] | None = None, **changes: Any) -> CheckResult:
+        data = {}
+        for name, block in rows.items():
+            file = tmp_path / f"{name}.jsonl"
+            file.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in block))
+            data[name] = {"path": str(file)}
+        stages = stages or {"sft": {"blocks": list(rows)}}
+        stages = {name: {"stage": name, "row_tokens": 128} | stage for name, stage in stages.items()}
+        tree = {"name": "a", "base": "rootstock", "device": "cpu", "data": data, "stages": stages}
+        return check_recipe(Recipe.model_validate(tree | changes), "rootstock")
+
+    return run
+
+
+def findings(result: CheckResult) -> list[tuple[str, str]]:
+    assert all(finding.fix for finding in [*result.errors, *result.warnings])
+    return [(finding.where, finding.text) for finding in [*result.errors, *result.warnings]]
+
+
+def one(result: CheckResult, kind: str) -> tuple[str, str]:
+    """The only finding, of this kind."""
+    assert len(findings(result)) == 1 == len(getattr(result, kind)), findings(result)
+    return findings(result)[0]
+
+
+def test_nothing_is_wrong(found: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    result = found({"chat": chats(100)})
+    assert findings(result) == []
+    block = result.blocks["chat"]
+    assert (block["read"], block["refused"], block["kept back"], block["samples"]) == (100, 0, 2, 98)
+    stage = result.stages["sft"]
+    assert stage["tokens"] > 0 and stage["steps"] > 0 and "GiB" in stage["memory"] and "note" in stage
+    assert json.loads(json.dumps(result.as_json()))["blocks"]["chat"] == block
+    print_check(result)
+    said = capsys.readouterr().out
+    assert "nothing is wrong" in said and "What is 0 and 0?" in said
+
+
+def test_the_example_marks_the_answer(found: Any) -> None:
+    example = found({"chat": chats(30)}).example
+    assert [trained for _, trained in example] == [False, True]
+    assert "What is" in example[0][0] and example[1][0].startswith("It is 0.")
+
+
+def test_refused_rows(found: Any, tmp_path: Path) -> None:
+    where, text = one(found({"chat": [*chats(30), "{", "[]", "{}", '{"x": 1}']}), "warnings")
+    assert where == "data.chat" and "4 of 34 rows are refused" in text and "and 1 more" in text
+    assert f"{tmp_path / 'chat.jsonl'}:31: broken JSON" in text
+
+
+def test_no_valid_row(found: Any, tmp_path: Path) -> None:
+    result = found({"bad": ["{"], "chat": chats(30)})
+    where, text = one(result, "errors")
+    assert where == "data.bad" and "no valid row among 1" in text and "bad.jsonl:1" in text
+    assert "chat" in result.blocks and result.stages == {}  # the rest is looked at all the same
+
+
+def test_dropped_and_cut(found: Any) -> None:
+    rows = chats(60) + [{"instruction": f"{n} " + "why " * 300, "output": "So."} for n in range(2)]
+    result = found({"chat": rows})
+    assert any("2 samples have no answer left" in text for _, text in findings(result)) and not result.errors
+    result = found({"chat": [*chats(60), *chats(3, "word and {0} " * 90)]})
+    where, text = one(result, "warnings")
+    assert where == "data.chat" and "of the tokens are cut by the length limit (3 samples)" in text
+
+
+def test_no_sample_is_left(found: Any) -> None:
+    result = found({"chat": [{"instruction": f"{n} " + "why " * 300, "output": "So."} for n in range(9)]})
+    assert [finding.text for finding in result.errors] == ["no sample is left to train on"]
+    assert result.example == []
+
+
+def test_answers_that_do_not_end(found: Any) -> None:
+    result = found({"chat": chats(20, "word and {0} " * 90)})
+    assert len(result.errors) == 1 and "only 0 of 20 answers end" in result.errors[0].text
+
+
+def test_copies(found: Any) -> None:
+    where, text = one(found({"chat": [*chats(30), *chats(10)]}), "warnings")
+    assert where == "data.chat" and "10 of 40 samples are exact copies" in text
+    assert findings(found({"chat": [*chats(30), *chats(1)]})) == []
+
+
+def test_all_targets_and_none(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faults of a template: seen in the tokens, whatever made them."""
+    from graftlm.data import encode
+    from graftlm.recipes import sources
+
+    for value, words in ((True, "every token is a target"), (False, "no token is a target")):
+
+        def spoil(tokenizer: Any, template: Any, rows: Any, value: bool = value) -> list[encode.Encoded]:
+            made = encode.encode_chats(tokenizer, template, rows)
+            return [
+                encode.Encoded(item.tokens, item.targets | value if value else item.targets & False) for item in made
+            ]
+
+        monkeypatch.setattr(sources, "encode_chats", spoil)
+        monkeypatch.setattr(sources, "truncate", lambda items, _: encode.Truncated(items, [], encode.Truncation()))
+        result = found({f"chat-{value}": chats(30 + value)})
+        assert any(words in finding.text for finding in result.errors)
+
+
+@pytest.mark.parametrize(("stage", "pairs"), [("dpo", False), ("sft", True), ("pretrain", True)])
+def test_a_stage_with_the_wrong_kind_of_data(stage: str, pairs: bool, found: Any) -> None:
+    rows = [{"prompt": f"What is {n}?", "chosen": f"It is {n}.", "rejected": f"Not {n}."} for n in range(30)]
+    where, text = one(found({"a": rows if pairs else chats(30)}, {stage: {"blocks": ["a"]}}), "errors")
+    assert where == f"stages.{stage}" and "data.a" in text and "pairs" in text
+    right = "dpo" if pairs else "sft"
+    assert findings(found({"a": rows if pairs else chats(30)}, {right: {"blocks": ["a"]}})) == []
+
+
+def test_text_and_chats_may_be_mixed(found: Any) -> None:
+    texts = [{"text": f"A document with the number {n} and {n * 13}."} for n in range(30)]
+    for stage in ("pretrain", "sft"):
+        assert findings(found({"text": texts, "chat": chats(30)}, {stage: {"blocks": ["text", "chat"]}})) == []
+
+
+def test_more_memory_than_there_is(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "available_memory", lambda device: 2**20)
+    where, text = one(found({"chat": chats(30)}), "warnings")
+    assert where == "stages.sft" and "needs about" in text
+
+
+def test_leaked_items(found: Any, tmp_path: Path) -> None:
+    items = [{"question": QUESTION, "A": "the Elm", "B": "the Oak", "C": "the Ash", "D": "the Yew", "answer": "A"}]
+    (tmp_path / "exam.jsonl").write_text("\n".join(json.dumps(item) for item in items))
+    exam = {"exam": {"path": str(tmp_path / "exam.jsonl"), "metric": "choice", "side": "domain"}}
+    leaked = [*chats(30), {"instruction": QUESTION, "output": "the Elm"}]
+    where, text = one(found({"chat": leaked}, evaluation=exam), "warnings")
+    assert where == "evaluation.exam" and "stand in data.chat" in text and "four great rivers" in text
+    assert findings(found({"chat": chats(30)}, evaluation=exam)) == []
+
+
+def test_a_test_set_that_cannot_be_read(found: Any, tmp_path: Path) -> None:
+    exam = {"exam": {"path": str(tmp_path / "void.jsonl"), "metric": "choice", "side": "domain"}}
+    where, text = one(found({"chat": chats(30)}, evaluation=exam), "errors")
+    assert where == "evaluation.exam" and "no such file" in text
+
+
+def test_a_block_of_two_stages_is_reported_once(found: Any) -> None:
+    stages = {"pretrain": {"blocks": ["chat"]}, "sft": {"blocks": ["chat"]}}
+    assert "refused" in one(found({"chat": [*chats(30), "{"]}, stages), "warnings")[1]
