@@ -33,7 +33,7 @@ from graftlm.recipes.loading import load_recipe
 from graftlm.recipes.schema import Block, Recipe, Stage
 from graftlm.recipes.sources import TokenisedBlock, read_source, tokenise
 from graftlm.recipes.stages.base import prepare_base, tokenizer_key
-from graftlm.recipes.stages.context import choose_bf16, choose_device, choose_template
+from graftlm.recipes.stages.context import FALLBACK_TEMPLATE, choose_bf16, choose_device, choose_template
 from graftlm.recipes.stages.tuning import token_share, tokens_for_epochs
 from graftlm.training.epochs import HEURISTIC
 from graftlm.training.memory import GIB, available_memory, plan_memory
@@ -83,6 +83,12 @@ def check_recipe(recipe: Recipe, base: str) -> CheckResult:
     found = CheckResult()
     tokenizer = load_tokenizer(base)
     template = choose_template(recipe.template, tokenizer)
+    if recipe.template == "own" and not tokenizer.chat_template:
+        found.warn(
+            "template",
+            f"the tokenizer has no chat template of its own: {FALLBACK_TEMPLATE}'s is used",
+            f"set `template: {FALLBACK_TEMPLATE}`, or the one that the model is to answer in (docs/data.md lists them)",
+        )
     words = tokenizer_key(tokenizer, recipe.template)
     compared: dict[str, list[str]] = {}
     tokenised: dict[tuple[str, int], TokenisedBlock] = {}

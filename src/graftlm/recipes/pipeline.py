@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rich.markup import escape
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 import graftlm
@@ -55,7 +56,7 @@ def run_recipe(recipe: Recipe) -> Path:
     with log_to(folder / "log.txt"), offline(recipe.offline):
         device = choose_device(recipe)
         precision = "bf16" if choose_bf16(recipe, device) else "fp32"
-        say(f"[bold]{recipe.name}[/bold] · {folder} · {device} · {precision} · seed {recipe.seed}")
+        say(f"[bold]{recipe.name}[/bold] · {escape(str(folder))} · {device} · {precision} · seed {recipe.seed}")
         save_recipe(recipe, folder / "recipe.yaml")
         base = Grown(*prepare_base(recipe, folder / "00-base"))
         found = check_recipe(recipe, base.where)
@@ -70,7 +71,7 @@ def run_recipe(recipe: Recipe) -> Path:
         run_stages(recipe, folder, base, device)
         write_json(folder / "timing.json", {"seconds_of_last_call": time.perf_counter() - began})
         report = write_report(folder)
-        say(f"report: {report}")
+        say(f"report: {escape(str(report))}")
     return folder
 
 

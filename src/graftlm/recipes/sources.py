@@ -117,7 +117,9 @@ def tokenise(
         rows = read_source(name, block)
         if rows.kind not in TRAINABLE:
             raise DataError(
-                f"no stage trains on {rows.kind} rows", where=f"data.{name}", fix=f"give one of: {', '.join(TRAINABLE)}"
+                f"no stage trains on {rows.kind} rows",
+                where=f"data.{name}",
+                fix=f"give {', '.join(TRAINABLE)} rows; test items (labelled) belong under `evaluation`",
             )
         kept_back = held_out_places(len(rows.samples), block.held_out)
         spare = [rows.samples[place] for place in sorted(kept_back)]
@@ -226,10 +228,14 @@ def _encode_parts(samples: Remainder, encoder: Encoder) -> Iterator[tuple[list[E
     if len(starts) < 8 or cores == 1 or "fork" not in multiprocessing.get_all_start_methods():
         yield from (encoder.encode(samples.part(start)) for start in starts)
         return
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a worker, and no warning about forks
     with ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), _adopt, (samples, encoder)) as pool:
         yield from pool.map(_encode_part, starts)
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    if before is None:
+        del os.environ["TOKENIZERS_PARALLELISM"]
+    else:
+        os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
 _work: list[tuple[Remainder, Encoder]] = []

@@ -51,9 +51,7 @@ def load_speaker(model: str, template: str, *, raw: bool = False) -> Speaker:
     tokenizer = load_tokenizer(where)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_model(where, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32, device=device)
-    # A raw continuation asks for no template, so a model without one of its own gets a plain one.
-    name = "vicuna" if raw and template == "own" and not tokenizer.chat_template else template
-    return Speaker(language_model(network, tokenizer, choose_template(name, tokenizer)), raw)
+    return Speaker(language_model(network, tokenizer, choose_template(template, tokenizer)), raw)
 
 
 def newest_model(place: str) -> str:

@@ -47,11 +47,16 @@ def choose_bf16(recipe: Recipe, device: torch.device) -> bool:
     return recipe.precision == "bf16"
 
 
+FALLBACK_TEMPLATE = "vicuna"
+"""For base models, whose tokenizers have no chat template: plain-text markers, answers ended by the end token."""
+
+
 def choose_template(name: str, tokenizer: Tokenizer) -> ChatTemplate:
     """The tokenizer's own chat template, or a named one with the tokenizer's begin and end marks."""
-    if name == "own":
+    if name == "own" and tokenizer.chat_template:
         return tokenizer_template(tokenizer)
-    return named_template(name, bos=tokenizer.bos_token or "", eos=tokenizer.eos_token or "")
+    chosen = FALLBACK_TEMPLATE if name == "own" else name
+    return named_template(chosen, bos=tokenizer.bos_token or "", eos=tokenizer.eos_token or "")
 
 
 def now() -> str:
