@@ -31,7 +31,7 @@ from graftlm.training.trainer import Trainer, TrainingSettings
 folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
 config = LlamaConfig(**options["config"])
 random = np.random.default_rng(0)
-lengths = random.integers(50, 400, 24)
+lengths = np.array([64, 448, 192, 320] * 4)  # two full rows of 2,048
 draw = lambda n: random.integers(0, config.vocab_size, n).astype(np.uint32)
 documents = [Encoded(draw(n), np.ones(n, bool)) for n in lengths]
 store = TokenStore.write(folder / "store", documents)
