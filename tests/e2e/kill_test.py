@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import time
@@ -55,8 +56,10 @@ def wait_for(run: Path, moment: float | str, running: Any) -> None:
         if isinstance(moment, float):
             if time.monotonic() - began >= moment:
                 return
-        elif any(run.glob(f"0*/**/{WATCHED[moment]}")):
-            return
+        else:
+            with contextlib.suppress(FileNotFoundError):  # a folder was renamed while it was looked into
+                if any(run.glob(f"0*/**/{WATCHED[moment]}")):
+                    return
         time.sleep(0.001)
 
 
@@ -99,16 +102,22 @@ def test_three_kills(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
 def test_ten_kills(
-    seed: int, tmp_path: Path, undisturbed: tuple[Path, float], nursery: Any, small_recipe: Any, weights: Any
+    tmp_path: Path, undisturbed: tuple[Path, float], nursery: Any, small_recipe: Any, weights: Any
 ) -> None:
-    """Random moments all over the run; each start gets about a fifth further, and saving is hit on purpose."""
+    """Random moments all over the run, and on purpose while it saves. A run may be over before all its moments have
+    come, so runs are disturbed until ten kills have been survived; each one ends like the undisturbed run."""
     run, seconds = undisturbed
-    draw = random.Random(seed)
-    moments: list[float | str] = [draw.uniform(0.02, 0.5) * seconds for _ in range(6)]
-    moments += ["checkpoint", "checkpoint", "model", "model"]
-    draw.shuffle(moments)
-    killed, resumable = kill_and_compare(tmp_path, moments, run, nursery, small_recipe, weights)
-    print(f"{killed} kills, {resumable} of them with a checkpoint to go on from")
-    assert killed >= 6 and resumable  # the run may be over before all ten moments have come
+    kills = 0
+    for attempt in range(5):
+        draw = random.Random(attempt)
+        moments: list[float | str] = [draw.uniform(0.02, 0.5) * seconds for _ in range(6)]
+        moments += ["checkpoint", "checkpoint", "model", "model"]
+        draw.shuffle(moments)
+        (tmp_path / str(attempt)).mkdir()
+        killed, resumable = kill_and_compare(tmp_path / str(attempt), moments, run, nursery, small_recipe, weights)
+        print(f"{killed} kills, {resumable} of them with a checkpoint to go on from")
+        kills += killed
+        if kills >= 10:
+            return
+    raise AssertionError(f"only {kills} kills in five runs: the moments come too late")

@@ -84,6 +84,8 @@ def train(stage: StageContext, make_objective: MakeObjective) -> Receipt:
         title=stage.name,
     )
     record = trainer.fit()
+    if record.best_step is not None:
+        notes.append(f"the weights are those of step {record.best_step}, where the held-out loss was lowest")
 
     with atomic_folder(stage.model_folder) as folder:
         if settings.method == "lora":
@@ -100,7 +102,7 @@ def train(stage: StageContext, make_objective: MakeObjective) -> Receipt:
         versions=versions(),
         inputs=stage.inputs,
         settings=settings.model_dump(mode="json", by_alias=True),
-        steps=plan.steps,
+        steps=record.steps,
         tokens=int(mixture.lengths.sum()),
         targets=trainer.meter.target,
         stopped=record.stopped,
