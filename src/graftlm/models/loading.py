@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from importlib import resources
 from pathlib import Path
 
@@ -102,11 +101,6 @@ def save_model(
         inner.to(dtype)  # type: ignore[arg-type]
     inner.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def copy_model(source: str, folder: Path) -> None:
-    """Copy a local model folder as it is."""
-    shutil.copytree(locate(source), folder, dirs_exist_ok=True)
 
 
 def _unloadable(what: str, base: str, error: Exception) -> ModelError:

@@ -122,6 +122,8 @@ def _isolates(model: torch.nn.Module) -> bool:
     try:
         packed = _packed_states(model, tokens_T, boundaries, windows_seen=windows)
         padded = _padded_states(model, tokens_T, boundaries)
+    except torch.OutOfMemoryError:
+        raise  # says nothing about the model
     except (NotImplementedError, TypeError, ValueError, RuntimeError):
         return False
     return _agree(packed, padded) and _windows(causal_lm(model).config.get_text_config()) <= windows

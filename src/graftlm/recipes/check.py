@@ -73,7 +73,7 @@ def check_file(path: Path, overrides: list[str]) -> bool:
     """`graft check`: print everything; returns whether there are errors."""
     recipe = load_recipe(path, overrides)
     with offline(recipe.offline):
-        base, _ = prepare_base(recipe, Path(recipe.output or f"runs/{recipe.name}") / "00-base")
+        base, _ = prepare_base(recipe, recipe.folder / "00-base")
         found = check_recipe(recipe, base)
     print_check(found)
     return bool(found.errors)

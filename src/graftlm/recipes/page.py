@@ -43,7 +43,7 @@ def render(receipt: RunReceipt, recipe: Recipe, scores: Scores, recipe_text: str
     environment.filters |= {"duration": duration, "count": count, "percent": percent, "short": short}
     environment.filters["quoted"] = shlex.quote
     last = list(receipt.retention)[-1] if receipt.retention else None
-    output = recipe.output or f"runs/{recipe.name}"
+    output = str(recipe.folder)
     badge, look = verdict_badge(receipt.retention[last] if last else None)
     return environment.get_template("report.html.j2").render(
         run=receipt,

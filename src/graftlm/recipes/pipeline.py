@@ -51,7 +51,7 @@ def run_recipe(recipe: Recipe) -> Path:
     Raises:
         RecipeError: the check found errors; nothing was trained.
     """
-    folder = run_folder(recipe)
+    folder = recipe.folder
     began = time.perf_counter()
     with log_to(folder / "log.txt"), offline(recipe.offline):
         device = choose_device(recipe)
@@ -73,10 +73,6 @@ def run_recipe(recipe: Recipe) -> Path:
         report = write_report(folder)
         say(f"report: {escape(str(report))}")
     return folder
-
-
-def run_folder(recipe: Recipe) -> Path:
-    return Path(recipe.output or f"runs/{recipe.name}")
 
 
 def run_stages(recipe: Recipe, folder: Path, base: Grown, device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -183,6 +184,11 @@ class Recipe(Part):
                 raise ValueError(f"stages.{name}.from names `{stage.start_from}`, which is not an earlier stage")
             earlier.append(name)
         return self
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.output or f"runs/{self.name}")
 
     def start_of(self, name: str) -> str:
         """The stage whose model a stage starts from, or `base`."""

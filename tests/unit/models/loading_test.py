@@ -13,7 +13,6 @@ from graftlm.core.offline import offline
 from graftlm.models.adapters import make_trainable
 from graftlm.models.loading import (
     ROOTSTOCK,
-    copy_model,
     load_config,
     load_model,
     load_tokenizer,
@@ -68,22 +67,13 @@ def test_saving_in_bf16(tokenizer, tmp_path):
     expected = {name: value.bfloat16() for name, value in model.state_dict().items()}
     save_model(model, tokenizer, tmp_path, torch.bfloat16)
     again = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
-    assert all(
-        value.dtype == torch.bfloat16 and torch.equal(value, expected[name]) for name, value in again.items()
-    )
+    assert all(value.dtype == torch.bfloat16 and torch.equal(value, expected[name]) for name, value in again.items())
 
 
 def test_a_model_with_an_adapter_is_not_saved_as_a_plain_one(tokenizer, tmp_path):
     model = make_trainable(new_model(ARCHITECTURE, tokenizer, seed=3), "lora")
     with pytest.raises(ModelError, match="merge_adapter"):
         save_model(model, tokenizer, tmp_path)
-
-
-def test_copy_model(tokenizer, tmp_path):
-    save_model(new_model(ARCHITECTURE, tokenizer, seed=3), tokenizer, tmp_path / "a")
-    copy_model(str(tmp_path / "a"), tmp_path / "b")
-    for file in (tmp_path / "a").iterdir():
-        assert (tmp_path / "b" / file.name).read_bytes() == file.read_bytes()
 
 
 def test_locate(tmp_path):

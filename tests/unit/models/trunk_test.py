@@ -96,9 +96,7 @@ def test_generation_with_left_padding_is_that_of_the_untouched_model(plain_model
             prepare_trunk(model)
         with torch.no_grad():
             answers.append(
-                model.generate(
-                    prompts, attention_mask=mask, do_sample=False, min_new_tokens=12, max_new_tokens=12
-                )
+                model.generate(prompts, attention_mask=mask, do_sample=False, min_new_tokens=12, max_new_tokens=12)
             )
     assert torch.equal(*answers)
     assert answers[0].shape == (2, 18)
@@ -121,3 +119,12 @@ def test_causal_lm_finds_the_model_inside_an_adapter(tiny_model):
     model = tiny_model("llama")
     assert causal_lm(model) is model
     assert causal_lm(make_trainable(model, "lora")) is model
+
+
+def test_a_full_memory_is_not_taken_for_a_model_that_cannot_pack(plain_model, monkeypatch):
+    def full(*arguments, **options):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr("graftlm.models.trunk._packed_states", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        prepare_trunk(plain_model())

@@ -12,7 +12,7 @@ from graftlm.core.errors import GraftError
 from graftlm.core.receipts import Receipt
 from graftlm.models.loading import load_tokenizer
 from graftlm.recipes import pipeline
-from graftlm.recipes.pipeline import Grown, claim_folder, finished_key, run_folder, run_stage
+from graftlm.recipes.pipeline import Grown, claim_folder, finished_key, run_stage
 from graftlm.recipes.schema import Recipe
 
 TREE: dict[str, Any] = {
@@ -109,5 +109,5 @@ def test_a_receipt_means_finished(tmp_path: Path) -> None:
 
 
 def test_the_run_folder() -> None:
-    assert run_folder(Recipe.model_validate(TREE)) == Path("runs/a")
-    assert run_folder(Recipe.model_validate(TREE | {"output": "/x/y"})) == Path("/x/y")
+    assert Recipe.model_validate(TREE).folder == Path("runs/a")
+    assert Recipe.model_validate(TREE | {"output": "/x/y"}).folder == Path("/x/y")

@@ -22,12 +22,15 @@ from graftlm.models.adapters import (
     save_adapter,
 )
 from graftlm.models.loading import load_model, save_model
+from graftlm.models.trunk import causal_lm
 from graftlm.recipes.sources import token_share
 from graftlm.recipes.stages.context import StageContext, now
 from graftlm.training.epochs import HEURISTIC, epochs_for
 from graftlm.training.memory import GIB, available_memory, peak_memory, plan_memory, reset_peak
 from graftlm.training.objective import Objective
 from graftlm.training.trainer import Trainer, TrainingSettings
+
+PADDED = "this model's attention cannot keep packed documents apart: they are padded instead, which is slower"
 
 MakeObjective = Callable[[torch.nn.Module, list[PackingPlan]], Objective]
 
@@ -49,6 +52,9 @@ def train(stage: StageContext, make_objective: MakeObjective) -> Receipt:
     reset_peak(stage.device)
     frozen = torch.bfloat16 if stage.bf16 and settings.method == "lora" else torch.float32
     model: torch.nn.Module = load_model(stage.start_from, dtype=frozen, device=stage.device)
+    if not causal_lm(model).graft_packs:
+        notes.append(PADDED)
+        say(f"  {PADDED}")
     lora = settings.lora
     torch.manual_seed(stage.recipe.seed)  # a new adapter's matrices are random
     model = make_trainable(
