@@ -154,7 +154,7 @@ def test_the_held_out_loss_is_a_mean_over_targets_without_dropout(tiny_model, ma
     losses = [CausalLM()(model.eval(), held_out.row(row)) for row in range(held_out.rows)]
     expected = sum(loss.total.item() for loss in losses) / sum(loss.units for loss in losses)
     model.train()
-    assert trainer.held_out_loss() == pytest.approx(expected)
+    assert trainer.held_out_means()["loss"] == pytest.approx(expected)
     assert model.training
     record = trainer.fit()
     assert [entry["step"] for entry in record.held_out] == list(range(plan.steps + 1))

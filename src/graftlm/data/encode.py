@@ -14,13 +14,13 @@ Which token is a target: one whose character span *starts* inside a target span,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from graftlm.core.errors import ModelError
-from graftlm.data.samples import Chat, Preference, Text, Turn
+from graftlm.data.samples import Chat, Preference, Text, Turn, Unpaired
 from graftlm.data.templates import ChatTemplate, Rendered
 
 BATCH = 1000
@@ -34,10 +34,13 @@ class Encoded:
     Attributes:
         tokens: [n] uint32 ids.
         targets: [n] bool; whether this token is to be predicted; never the first: nothing precedes it.
+        value: a number that belongs to the document: the strength of a preference (on both its answers), 1 or
+            -1 for an answer that is wanted or not.
     """
 
     tokens: np.ndarray
     targets: np.ndarray
+    value: float = 0.0
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[Text | str]) -> list[Encoded]:
@@ -70,21 +73,57 @@ def encode_chats(
     tokenizer: Any, template: ChatTemplate, chats: Sequence[Chat | Sequence[Turn]]
 ) -> list[Encoded]:
     """Conversations for instruction tuning: every answer is a target, its stop marker included."""
-    rendered = [template.render(chat.turns if isinstance(chat, Chat) else chat) for chat in chats]
+    rendered = []
+    for chat in chats:
+        whole = template.render(chat.turns if isinstance(chat, Chat) else chat)
+        last_only = isinstance(chat, Chat) and chat.last_only
+        rendered.append(Rendered(whole.text, whole.targets[-1:]) if last_only else whole)
     return _encode_rendered(tokenizer, rendered)
 
 
 def encode_preferences(
     tokenizer: Any, template: ChatTemplate, preferences: Sequence[Preference]
 ) -> list[tuple[Encoded, Encoded]]:
-    """(chosen, rejected) for each pair; only the final answer is a target, its stop marker included."""
-    rendered = []
-    for preference in preferences:
-        for answer in (preference.chosen, preference.rejected):
-            whole = template.render([*preference.prompt, Turn("assistant", answer)])
-            rendered.append(Rendered(whole.text, whole.targets[-1:]))
-    encoded = _encode_rendered(tokenizer, rendered)
+    """(chosen, rejected) for each pair; only the final answer is a target, its stop marker included.
+
+    Both carry the strength of the preference as their value (0 where nobody said).
+    """
+    answers = [(one.prompt, text) for one in preferences for text in (one.chosen, one.rejected)]
+    encoded = _valued(
+        encode_answers(tokenizer, template, answers),
+        [preference.strength or 0.0 for preference in preferences for _ in range(2)],
+    )
     return list(zip(encoded[0::2], encoded[1::2], strict=True))
+
+
+def encode_unpaired(
+    tokenizer: Any, template: ChatTemplate, answers: Sequence[Unpaired]
+) -> list[tuple[Encoded, Encoded]]:
+    """(answer, mismatched answer) for each sample: its own, of value 1 or -1, and that of the sample before it.
+
+    The mismatched one tells how far the policy has moved on unrelated text: KTO's reference point.
+    """
+    before = [*answers[-1:], *answers[:-1]]
+    texts = [(one.prompt, text) for one, other in zip(answers, before, strict=True) for text in
+             (one.completion, other.completion)]
+    values = [value for one in answers for value in (1.0 if one.desirable else -1.0, 0.0)]
+    encoded = _valued(encode_answers(tokenizer, template, texts), values)
+    return list(zip(encoded[0::2], encoded[1::2], strict=True))
+
+
+def encode_answers(
+    tokenizer: Any, template: ChatTemplate, answers: Sequence[tuple[Sequence[Turn], str]]
+) -> list[Encoded]:
+    """(conversation, answer) each as one document; only the answer is a target, its stop marker included."""
+    rendered = []
+    for prompt, answer in answers:
+        whole = template.render([*prompt, Turn("assistant", answer)])
+        rendered.append(Rendered(whole.text, whole.targets[-1:]))
+    return _encode_rendered(tokenizer, rendered)
+
+
+def _valued(encoded: Sequence[Encoded], values: Sequence[float]) -> list[Encoded]:
+    return [replace(one, value=value) for one, value in zip(encoded, values, strict=True)]
 
 
 def encode_prompt(tokenizer: Any, template: ChatTemplate, turns: Sequence[Turn]) -> list[int]:
@@ -217,7 +256,7 @@ def _shortened(item: Item, max_tokens: int) -> Item:
 
 
 def _cut(document: Encoded, max_tokens: int) -> Encoded:
-    return Encoded(document.tokens[:max_tokens], document.targets[:max_tokens])
+    return replace(document, tokens=document.tokens[:max_tokens], targets=document.targets[:max_tokens])
 
 
 def _size(item: Encoded | tuple[Encoded, Encoded]) -> tuple[int, int]:

@@ -7,7 +7,9 @@ and the attention, the positions and the targets stop at every boundary.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ class PackedBatch:
         targets: [T] int64; the token that position t must predict (the next one of its document), or IGNORE.
         boundaries: [N + 1] int32; where each document starts, and T.
         document: [N] int64; a number that each document keeps whenever it is seen, -1 for padding.
+        value: [N] fp32; the number that belongs to each document (see `Encoded`), 0 for padding.
         target_count: positions that bear a target.
         padding: tokens of the last document when it only fills up the row (0 when rows are not filled).
     """
@@ -38,16 +41,23 @@ class PackedBatch:
     targets: torch.Tensor
     boundaries: torch.Tensor
     document: torch.Tensor
+    value: torch.Tensor
     target_count: int
     padding: int = 0
 
     def to(self, device: torch.device) -> PackedBatch:
         if device.type == "cpu":
             return self
-        tokens, targets, boundaries = (
-            x.pin_memory().to(device, non_blocking=True) for x in (self.tokens, self.targets, self.boundaries)
+        tokens, targets, boundaries, value = (
+            x.pin_memory().to(device, non_blocking=True)
+            for x in (self.tokens, self.targets, self.boundaries, self.value)
         )
-        return replace(self, tokens=tokens, targets=targets, boundaries=boundaries)
+        return replace(self, tokens=tokens, targets=targets, boundaries=boundaries, value=value)
+
+    @property
+    def documents(self) -> int:
+        """Documents of the row, padding left out."""
+        return len(self.document) - bool(self.padding)
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,20 @@ class PackingPlan:
     def step_rows(self, step: int) -> range:
         return range(step * self.rows_per_step, min((step + 1) * self.rows_per_step, self.rows))
 
+    def batches(self, step: int, *, pad: bool) -> list[PackedBatch]:
+        """The rows of a step; `pad` fills each to the row budget, so that all have one shape."""
+        return [self.row(number, pad_to=self.row_tokens if pad else None) for number in self.step_rows(step)]
+
+    def all_rows(self, *, pad: bool) -> Iterator[PackedBatch]:
+        return (self.row(number, pad_to=self.row_tokens if pad else None) for number in range(self.rows))
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: the number of the next step says it all."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Nothing to put back."""
+
     def row(self, number: int, *, pad_to: int | None = None) -> PackedBatch:
         """Build row `number`; `pad_to` fills it to that length with one more document without targets."""
         mixture = self.mixture
@@ -95,6 +119,7 @@ class PackingPlan:
         document_N = np.repeat(sample_n * group_n, group_n) + _count_up(group_n)
         start_N, end_N = (_gather(mixture.stores, "offsets", block_N, document_N + shift) for shift in (0, 1))
         length_N = end_N - start_N
+        value_N = _gather(mixture.stores, "values", block_N, document_N)
 
         block_T = np.repeat(block_N, length_N)
         place_T = np.repeat(start_N, length_N) + _count_up(length_N)
@@ -110,11 +135,13 @@ class PackingPlan:
             tokens_T = np.pad(tokens_T, (0, padding))
             targets_T = np.pad(targets_T, (0, padding), constant_values=IGNORE)
             length_N, number_N = np.append(length_N, padding), np.append(number_N, -1)
+            value_N = np.append(value_N, 0)
         return PackedBatch(
             torch.from_numpy(tokens_T),
             torch.from_numpy(targets_T),
             torch.from_numpy(np.cumsum([0, *length_N], dtype=np.int32)),
             torch.from_numpy(number_N),
+            torch.from_numpy(value_N.astype(np.float32)),
             int((targets_T != IGNORE).sum()),
             padding,
         )
@@ -127,8 +154,8 @@ def _count_up(lengths: np.ndarray) -> np.ndarray:
 
 
 def _gather(stores: tuple[TokenStore, ...], array: str, block: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """[n] int64: element `place[i]` of the named array of store `block[i]`."""
-    found = np.empty(len(place), np.int64)
+    """[n] int64 (of values: fp32): element `place[i]` of the named array of store `block[i]`."""
+    found = np.empty(len(place), np.float32 if array == "values" else np.int64)
     for number in np.unique(block):
         here = block == number
         found[here] = getattr(stores[number], array)[place[here]]

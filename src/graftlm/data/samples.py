@@ -38,20 +38,31 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A conversation, for instruction tuning: the loss is on every assistant turn, stop token included."""
+    """A conversation, for instruction tuning: the loss is on every assistant turn, stop token included.
+
+    Attributes:
+        last_only: the loss is on the last assistant turn alone (ghost attention).
+    """
 
     turns: tuple[Turn, ...]
     origin: Origin
+    last_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """Two answers to the same conversation (which ends with a user turn); `chosen` is the better one."""
+    """Two answers to the same conversation (which ends with a user turn); `chosen` is the better one.
+
+    Attributes:
+        strength: how much better, on LLaMA 2's scale: 3 significantly, 2 better, 1 slightly, 0 negligibly; None
+            where nobody said.
+    """
 
     prompt: tuple[Turn, ...]
     chosen: str
     rejected: str
     origin: Origin
+    strength: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +77,15 @@ class Unpaired:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A conversation that ends with a user turn, to be answered (generation, rollouts)."""
+    """A conversation that ends with a user turn, to be answered (generation, rollouts).
+
+    Attributes:
+        answers: the accepted answers, where they are known.
+    """
 
     prompt: tuple[Turn, ...]
     origin: Origin
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

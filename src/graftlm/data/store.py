@@ -1,12 +1,13 @@
 """The token store: a data set as one flat file of tokens, memory-mapped, keyed by what it was made of.
 
 A store holds *documents* (token runs with a target mask). One *sample* is `group` consecutive documents: one
-for a text or a chat, two (chosen, rejected) for a preference.
+for a text or a chat, two for a preference (chosen, rejected) and for an answer with a thumb (it, a mismatched
+one).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,15 +26,18 @@ class TokenStore:
         tokens: [sum of lengths] uint32, memory-mapped.
         targets: [sum of lengths] bool; whether a token is to be predicted.
         offsets: [documents + 1] int64.
+        values: [documents] fp32; the number that belongs to each document, see `Encoded`.
         group: documents a sample.
-        kind: "text", "chat" or "preference": what the samples were.
+        kind: "text", "chat", "preference" or "unpaired": what the samples were.
         accounting: rows read, kept, dropped and why; tokens lost to truncation.
+        path: where it lies; None for a store that lives in memory only.
     """
 
-    path: Path
+    path: Path | None
     tokens: np.ndarray
     targets: np.ndarray
     offsets: np.ndarray
+    values: np.ndarray
     group: int
     accounting: dict[str, int]
     kind: str = "text"
@@ -52,6 +56,7 @@ class TokenStore:
             mapped["tokens.u32"],
             mapped["targets.u8"],
             offsets,
+            np.fromfile(path / "values.f32", np.float32),
             meta["group"],
             meta["accounting"],
             meta["kind"],
@@ -75,7 +80,7 @@ class TokenStore:
         Raises:
             ValueError: an empty document, a mask of another length, or an unfinished last sample.
         """
-        lengths = [0]
+        lengths, values = [0], []
         with atomic_folder(path) as folder:
             with (folder / "tokens.u32").open("wb") as tokens, (folder / "targets.u8").open("wb") as targets:
                 for document in documents:
@@ -85,12 +90,29 @@ class TokenStore:
                     tokens.write(document.tokens.astype(np.uint32).tobytes())
                     targets.write(document.targets.astype(np.bool_).tobytes())
                     lengths.append(len(document.tokens))
+                    values.append(document.value)
             if (len(lengths) - 1) % group:
                 raise ValueError(f"{len(lengths) - 1} documents do not make whole samples of {group}")
             np.cumsum(np.array(lengths, np.int64)).tofile(folder / "offsets.i64")
+            np.array(values, np.float32).tofile(folder / "values.f32")
             meta = {"tokens": sum(lengths), "group": group, "kind": kind, "accounting": accounting()}
             write_json(folder / "meta.json", meta)
         return cls.open(path)
+
+    @classmethod
+    def in_memory(cls, documents: Sequence[Encoded], *, group: int = 1, kind: str = "text") -> TokenStore:
+        """A store of documents that are made, used and forgotten in one process."""
+        lengths = [len(document.tokens) for document in documents]
+        return cls(
+            None,
+            np.concatenate([np.zeros(0, np.uint32), *(document.tokens for document in documents)]),
+            np.concatenate([np.zeros(0, np.bool_), *(document.targets for document in documents)]),
+            np.cumsum([0, *lengths]),
+            np.array([document.value for document in documents], np.float32),
+            group,
+            {},
+            kind,
+        )
 
     @property
     def samples(self) -> int:

@@ -1,16 +1,17 @@
 """The one training loop: every stage that has gradients runs through it.
 
 A step: for each of its rows forward, backward; clip; update. The loss is divided by the units (target tokens,
-pairs) of the whole step, so one row of 4,096 tokens and four of 1,024 give the same gradient. The order of
-the data is a pure function of the recipe, so a checkpoint holds weights, optimizer, random state, what the
-log and the meter have counted, and the number of the next step; a resumed run goes on bit for bit where the
-killed one stood.
+pairs) of the whole step, so one row of 4,096 tokens and four of 1,024 give the same gradient. A checkpoint
+holds weights, optimizer, random state, what the log and the meter have counted, the number of the next step and
+what the feed has to remember (a packing plan nothing, rollouts their buffer); a resumed run goes on bit for bit
+where the killed one stood.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,8 @@ from graftlm.core.seeds import random_state, restore_random_state, seed_everythi
 from graftlm.data.packing import PackingPlan
 from graftlm.training.best import BestWeights
 from graftlm.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from graftlm.training.feed import Feed, StopTraining
+from graftlm.training.log_window import LogWindow, not_finite
 from graftlm.training.meter import Meter
 from graftlm.training.objective import Loss, Objective
 from graftlm.training.optimizer import adamw, cosine_schedule
@@ -76,12 +79,12 @@ class TrainingRecord:
 
 
 class Trainer:
-    """Trains `model` on the rows of `plan`.
+    """Trains `model` on the rows that `feed` gives.
 
     Args:
         model: its parameters with `requires_grad` are trained, in place.
         objective: rows → summed loss.
-        plan: the training rows.
+        feed: the training rows: a packing plan, or rollouts.
         held_out: rows for the held-out loss, or None.
         folder: where checkpoints go.
         key: identity of the run; a checkpoint with another key is refused.
@@ -94,7 +97,7 @@ class Trainer:
         self,
         model: torch.nn.Module,
         objective: Objective,
-        plan: PackingPlan,
+        feed: Feed,
         settings: TrainingSettings,
         *,
         held_out: PackingPlan | None = None,
@@ -102,7 +105,7 @@ class Trainer:
         key: str = "",
         title: str = "train",
     ) -> None:
-        self.model, self.objective, self.plan, self.settings = model, objective, plan, settings
+        self.model, self.objective, self.feed, self.settings = model, objective, feed, settings
         self.held_out = held_out if held_out is not None and held_out.rows else None
         self.folder, self.key, self.title = folder, key, title
         self.device = next(model.parameters()).device
@@ -113,25 +116,28 @@ class Trainer:
         self.record = TrainingRecord()
         self.meter = Meter()
         self.best = self._best_weights()
-        self._pending: list[tuple[int, list[Loss], torch.Tensor]] = []  # still on the device
-        self._window: list[dict[str, float]] = []  # sums of each step since the last log
+        self._window = LogWindow(title)
         self._saved_at = time.monotonic()
 
     def fit(self, on_step: Callable[[int], None] | None = None) -> TrainingRecord:
-        """Train to the end of the plan, or until `patience` held-out losses in a row brought no new best."""
+        """Train to the end of the feed, or until `patience` held-out losses in a row brought no new best."""
         seed_everything(self.settings.seed)
         step = self._resume()
         self.model.train()
         with progress_bar() as bar:
-            task = bar.add_task(self.title, total=self.plan.steps, completed=step, note="")
+            task = bar.add_task(self.title, total=self.feed.steps, completed=step, note="")
             if step == 0 and self.settings.evaluate_every:
                 self._evaluate(step)
             self.meter.resume()
-            while step < self.plan.steps and not self.record.stopped:
-                self._step(step)
+            while step < self.feed.steps and not self.record.stopped:
+                try:
+                    self._step(step)
+                except StopTraining as stop:
+                    self.record.stopped = str(stop)
+                    break
                 step += 1
                 self.record.steps = step
-                if step % self.settings.log_every == 0 or step == self.plan.steps:
+                if step % self.settings.log_every == 0 or step == self.feed.steps:
                     self._log(step)
                 if self._evaluation_due(step):
                     self._evaluate(step)
@@ -140,8 +146,7 @@ class Trainer:
                 bar.update(task, completed=step, note=self._note())
                 if on_step:
                     on_step(step)
-            if self._window or self._pending:
-                self._log(step)  # early stopping came between two logs
+            self._log(step)  # of steps that ended between two logs
             self.meter.pause()
         if not self.record.stopped:
             self.record.stopped = "all data seen"
@@ -149,23 +154,25 @@ class Trainer:
         self.model.eval()
         return self.record
 
-    def held_out_loss(self) -> float:
-        """Mean loss a unit over the held-out rows, without dropout."""
+    def held_out_means(self) -> dict[str, float]:
+        """Mean loss and metrics a unit over the held-out rows, without dropout."""
         assert self.held_out is not None
         training = self.model.training
         self.model.eval()
-        total, units = 0.0, 0
+        sums: Counter[str] = Counter()
         with torch.no_grad(), self._precision():
             for row in range(self.held_out.rows):
                 loss = self.objective(self.model, self.held_out.row(row).to(self.device))
-                total += float(loss.total)
-                units += loss.units
+                sums.update({"loss": float(loss.total), "units": loss.units})
+                sums.update({name: float(value) for name, value in loss.metrics.items()})
         self.model.train(training)
-        return total / max(units, 1)
+        units = max(sums.pop("units"), 1)
+        return {name: value / units for name, value in sums.items()}
 
     def _step(self, step: int) -> None:
-        pad_to = self.plan.row_tokens if self.settings.pad_rows else None
-        rows = [self.plan.row(number, pad_to=pad_to).to(self.device) for number in self.plan.step_rows(step)]
+        rows = [row.to(self.device) for row in self.feed.batches(step, pad=self.settings.pad_rows)]
+        if not rows:
+            return
         units = sum(self.objective.units(row) for row in rows)
         losses = []
         for row in rows:
@@ -175,53 +182,27 @@ class Trainer:
             losses.append(Loss(loss.total.detach(), loss.units, loss.metrics))
             self.meter.count(tokens=len(row.tokens), padding=row.padding, targets=row.target_count)
         norm = torch.nn.utils.clip_grad_norm_(list(self.trained.values()), self.settings.clip, foreach=True)
-        factor = cosine_schedule(step, self.plan.steps, warmup=self.settings.warmup)
+        factor = cosine_schedule(step, self.feed.steps, warmup=self.settings.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * factor
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._pending.append((units, losses, norm))
-
-    def _settle(self, step: int) -> None:
-        """Bring the steps' losses to the host (only here it waits for the device) and check them."""
-        for units, losses, norm in self._pending:
-            sums = {"units": float(units), "loss": sum(float(loss.total) for loss in losses)}
-            sums |= {name: sum(float(loss.metrics[name]) for loss in losses) for name in losses[0].metrics}
-            sums["gradient_norm"] = float(norm)
-            if not math.isfinite(sums["loss"]) or not math.isfinite(sums["gradient_norm"]):
-                raise self._not_finite(step, f"loss {sums['loss']}, gradient norm {sums['gradient_norm']}")
-            self._window.append(sums)
-        self._pending.clear()
-
-    def _not_finite(self, step: int, values: str) -> TrainingError:
-        return TrainingError(
-            f"the loss or its gradient is not finite at or just before step {step} ({values})",
-            where=self.title,
-            fix="lower learning_rate, lengthen warmup, or train in fp32; the last checkpoint is older",
-        )
+        self._window.add(units, losses, norm)
 
     def _log(self, step: int) -> None:
-        """Average the steps since the last log."""
-        self._settle(step)
-        units = max(sum(sums["units"] for sums in self._window), 1)
-        entry: dict[str, float] = {"step": step}
-        for name in self._window[0]:
-            if name not in ("units", "gradient_norm"):
-                entry[name] = sum(sums[name] for sums in self._window) / units
-        entry["gradient_norm"] = sum(sums["gradient_norm"] for sums in self._window) / len(self._window)
-        entry["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        self._window.clear()
-        self.record.losses.append(entry)
+        entry = self._window.entry(step, self.optimizer.param_groups[0]["lr"])
+        if entry is not None:
+            self.record.losses.append(entry)
 
     def _evaluate(self, step: int) -> None:
         if self.held_out is None:
             return
-        self._settle(step)
+        self._window.settle(step)
         self.meter.pause()
-        loss = self.held_out_loss()
-        if not math.isfinite(loss):
-            raise self._not_finite(step, f"held-out loss {loss}")
-        self.record.held_out.append({"step": step, "loss": loss})
+        means = self.held_out_means()
+        if not math.isfinite(means["loss"]):
+            raise not_finite(self.title, step, f"held-out loss {means['loss']}")
+        self.record.held_out.append({"step": step, **means})
         if self.best is not None:
             self._watch(self.best, step)
         self.meter.resume()
@@ -256,10 +237,10 @@ class Trainer:
 
     def _evaluation_due(self, step: int) -> bool:
         every = self.settings.evaluate_every
-        return step == self.plan.steps or (every > 0 and step % every == 0)
+        return step == self.feed.steps or (every > 0 and step % every == 0)
 
     def _checkpoint_due(self, step: int) -> bool:
-        if self.folder is None or step == self.plan.steps:
+        if self.folder is None or step == self.feed.steps:
             return False
         by_time = 0 < self.settings.save_seconds <= time.monotonic() - self._saved_at
         return by_time or (self.settings.save_every > 0 and step % self.settings.save_every == 0)
@@ -269,7 +250,7 @@ class Trainer:
 
     def _save(self, step: int) -> None:
         assert self.folder is not None
-        self._settle(step)  # a checkpoint never holds weights that a later check would have refused
+        self._window.settle(step)  # a checkpoint never holds weights that a later check would have refused
         self.meter.pause()
         state = {
             "key": self.key,
@@ -278,7 +259,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "random": random_state(),
             "record": asdict(self.record),
-            "window": self._window,
+            "window": self._window.state(),
+            "feed": self.feed.state(),
             "meter": self.meter.state(),
         }
         save_checkpoint(self.folder, step, state, self.settings.keep)
@@ -307,7 +289,8 @@ class Trainer:
         restore_random_state(state["random"])
         self.record = TrainingRecord(**state["record"])
         self.record.resumed_from.append(step)
-        self._window = state["window"]
+        self._window.restore(state["window"])
+        self.feed.restore(state["feed"])
         self.meter.restore(state["meter"])
         if self.best is not None:
             self.best.forget_after(step)

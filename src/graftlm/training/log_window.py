@@ -1,0 +1,72 @@
+"""What the steps since the last log entry brought."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from graftlm.core.errors import TrainingError
+from graftlm.training.objective import Loss
+
+
+class LogWindow:
+    """Collects the losses of steps on the device and averages them for the log.
+
+    Args:
+        title: the run's name, for error messages.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._pending: list[tuple[int, list[Loss], torch.Tensor]] = []  # still on the device
+        self._sums: list[dict[str, float]] = []  # of each settled step
+
+    def add(self, units: int, losses: list[Loss], norm: torch.Tensor) -> None:
+        """A step: its units, the losses of its rows, the norm of its gradient."""
+        self._pending.append((units, losses, norm))
+
+    def settle(self, step: int) -> None:
+        """Bring the steps' losses to the host (only here it waits for the device) and check them.
+
+        Raises:
+            TrainingError: a loss or gradient is not finite.
+        """
+        for units, losses, norm in self._pending:
+            sums = {"units": float(units), "loss": sum(float(loss.total) for loss in losses)}
+            sums |= {name: sum(float(loss.metrics[name]) for loss in losses) for name in losses[0].metrics}
+            sums["gradient_norm"] = float(norm)
+            if not math.isfinite(sums["loss"]) or not math.isfinite(sums["gradient_norm"]):
+                raise not_finite(self._title, step, f"loss {sums['loss']}, gradient norm {sums['gradient_norm']}")
+            self._sums.append(sums)
+        self._pending.clear()
+
+    def entry(self, step: int, learning_rate: float) -> dict[str, float] | None:
+        """Means a unit since the last entry, and a new window; None when no step has come."""
+        self.settle(step)
+        if not self._sums:
+            return None
+        units = max(sum(sums["units"] for sums in self._sums), 1)
+        entry: dict[str, float] = {"step": step}
+        for name in self._sums[0]:
+            if name not in ("units", "gradient_norm"):
+                entry[name] = sum(sums[name] for sums in self._sums) / units
+        entry["gradient_norm"] = sum(sums["gradient_norm"] for sums in self._sums) / len(self._sums)
+        entry["learning_rate"] = learning_rate
+        self._sums.clear()
+        return entry
+
+    def state(self) -> list[dict[str, float]]:
+        return self._sums
+
+    def restore(self, state: list[dict[str, Any]]) -> None:
+        self._sums = state
+
+
+def not_finite(where: str, step: int, values: str) -> TrainingError:
+    return TrainingError(
+        f"the loss or its gradient is not finite at or just before step {step} ({values})",
+        where=where,
+        fix="lower learning_rate, lengthen warmup, or train in fp32; the last checkpoint is older",
+    )
