@@ -19,10 +19,11 @@ LAYERS = {
     "objectives": 4,
     "evaluation": 5,
     "retrieval": 5,
-    "recipes": 6,
-    "serving": 6,
-    "cli": 7,
-    "__main__": 8,
+    "alignment": 6,
+    "recipes": 7,
+    "serving": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 
 

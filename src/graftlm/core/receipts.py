@@ -47,6 +47,73 @@ class BlockShare(BaseModel):
     epochs: float
 
 
+class PairQuality(BaseModel):
+    """How well scores order pairs of answers that nothing was trained on.
+
+    Attributes:
+        pairs: how many.
+        accuracy: share of the pairs whose better answer scores higher.
+        margin: mean score of the better answers less that of the worse.
+        margin_before: the same before training.
+        length_correlation: Pearson correlation of an answer's score with its length in tokens, within prompts
+            (differences of a pair); None where all are equally long.
+        calibration_error: expected calibration error of sigma(margin) as the probability of being right, 10 bins.
+        calibration: (mean probability, share right, pairs) of each filled bin.
+        histogram: bin edges, and the share of the better and of the worse answers in each bin.
+    """
+
+    pairs: int
+    accuracy: Interval
+    margin: float
+    margin_before: float | None = None
+    length_correlation: float | None
+    calibration_error: float
+    calibration: list[tuple[float, float, int]]
+    histogram: dict[str, list[float]]
+
+
+class ComparedAnswer(BaseModel):
+    """One prompt, answered before and after a stage; scores where there is a reward."""
+
+    prompt: str
+    before: str
+    after: str
+    before_score: float | None = None
+    after_score: float | None = None
+
+
+class Comparison(BaseModel):
+    """Answers to held-out prompts before and after a stage, drawn from the models as they are (temperature 1).
+
+    Attributes:
+        prompts: how many.
+        kl: mean of log p(after model) - log p(before model) over the after model's answers, nats an answer.
+        reward_before, reward_after: mean rewards; None without a reward.
+        reward_spread: standard deviation of the rewards before.
+        tokens_before, tokens_after: mean length of the answers.
+        finished_before, finished_after: share of the answers that ended by themselves.
+        samples: some of the answers.
+    """
+
+    prompts: int
+    kl: Interval
+    reward_before: Interval | None = None
+    reward_after: Interval | None = None
+    reward_spread: float | None = None
+    tokens_before: float
+    tokens_after: float
+    finished_before: float
+    finished_after: float
+    samples: list[ComparedAnswer] = Field(default_factory=list)
+
+    @property
+    def gain(self) -> float | None:
+        """The rise of the mean reward in standard deviations of the rewards before."""
+        if self.reward_before is None or self.reward_after is None or not self.reward_spread:
+            return None
+        return (self.reward_after.value - self.reward_before.value) / self.reward_spread
+
+
 class Receipt(BaseModel):
     """What a stage did."""
 
@@ -72,6 +139,10 @@ class Receipt(BaseModel):
     held_out: list[dict[str, float]] = Field(default_factory=list)
     accounting: dict[str, dict[str, int]] = Field(default_factory=dict)
     parameters: dict[str, int] = Field(default_factory=dict)
+    rollouts: list[dict[str, float]] = Field(default_factory=list, description="each round of answering and learning")
+    pairs: PairQuality | None = None
+    comparison: Comparison | None = None
+    diagnosis: str = ""
     notes: list[str] = Field(default_factory=list)
 
 

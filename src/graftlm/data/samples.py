@@ -81,11 +81,13 @@ class Prompt:
 
     Attributes:
         answers: the accepted answers, where they are known.
+        unsafe: whether the prompt asks for harm; a safety reward model then judges alone.
     """
 
     prompt: tuple[Turn, ...]
     origin: Origin
     answers: tuple[str, ...] = ()
+    unsafe: bool = False
 
 
 @dataclass(frozen=True, slots=True)

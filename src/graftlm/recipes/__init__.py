@@ -1,1 +1,1 @@
-"""Layer 6: the recipe, its check, the stages, the pipeline that runs them, and the report."""
+"""Layer 7: the recipe, its check, the stages, the pipeline that runs them, and the report."""

@@ -30,8 +30,9 @@ from graftlm.evaluation.metrics import split_words
 from graftlm.models.adapters import make_trainable, parameter_counts
 from graftlm.models.loading import load_config, load_tokenizer
 from graftlm.recipes.loading import load_recipe
-from graftlm.recipes.schema import Block, Recipe, Stage
+from graftlm.recipes.schema import Block, Recipe
 from graftlm.recipes.sources import TokenisedBlock, read_source, tokenise
+from graftlm.recipes.stage_settings import Stage
 from graftlm.recipes.stages.base import prepare_base, tokenizer_key
 from graftlm.recipes.stages.context import FALLBACK_TEMPLATE, choose_bf16, choose_device, choose_template
 from graftlm.recipes.stages.tuning import token_share, tokens_for_epochs

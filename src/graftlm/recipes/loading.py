@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from graftlm.core.errors import RecipeError
-from graftlm.recipes.schema import STAGE_KINDS, Recipe
+from graftlm.recipes.schema import Recipe
+from graftlm.recipes.stage_settings import STAGE_KINDS
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from graftlm.data.mixing import Order
+from graftlm.recipes.stage_settings import GradientStage, Part, RewardStage, Stage, reward_models
 
 Side = Literal["domain", "general"]
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Source(Part):
@@ -27,7 +24,7 @@ class Source(Part):
     start: int = Field(0, ge=0, description="first sample of a world's stream")
     world_seed: int = Field(0, description="seed of the world itself")
     size: dict[str, int] = Field(default_factory=dict, description="sizes of the world, as diseases: 16")
-    kind: Literal["auto", "text", "chat", "preference", "labelled"] = "auto"
+    kind: Literal["auto", "text", "chat", "preference", "unpaired", "prompt", "labelled"] = "auto"
     schema_name: str | None = Field(None, alias="schema", description="record layout, when detection is wrong")
     columns: dict[str, str] = Field(default_factory=dict, description="our field name: the file's column name")
     split: Literal["file", "paragraph", "line"] = Field("file", description="what is one document of a txt or md file")
@@ -56,88 +53,6 @@ class TaskSettings(Source):
     side: Side
     style: Literal["text", "letters"] = Field("text", description="how options are shown and scored")
     max_new_tokens: int = Field(32, gt=0)
-
-
-class LoraSettings(Part):
-    rank: int = Field(default=8, gt=0)
-    alpha: int = Field(default=16, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: str | list[str] = "all-linear"
-
-
-class TrainingStage(Part):
-    """Settings that every training stage has."""
-
-    start_from: str | None = Field(
-        None, alias="from", description="stage whose model to start from; the one before by default"
-    )
-    blocks: dict[str, float] | list[str] = Field(
-        description="share of the tokens of each block, or a list: as they come"
-    )
-    mix: Order | None = Field(None, description="hybrid (shuffled together) or sequential; the recipe's by default")
-    tokens: int | None = Field(None, gt=0, description="train on this many tokens")
-    epochs: float | Literal["auto"] = Field(
-        "auto", description="passes over the first block; auto: rule of thumb by size"
-    )
-    method: Literal["full", "lora"] = "full"
-    lora: LoraSettings = Field(default_factory=LoraSettings)
-    learning_rate: float | None = Field(None, gt=0, description="by default 2e-5 (full) or 2e-4 (lora)")
-    weight_decay: float = Field(0.1, ge=0)
-    warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps")
-    clip: float = Field(1.0, gt=0)
-    row_tokens: int = Field(2048, gt=1, description="tokens of one packed row, the unit of a forward pass")
-    step_tokens: int | None = Field(None, gt=1, description="tokens of one optimizer step; one row by default")
-    max_tokens: int | None = Field(None, gt=1, description="longest sample; a row by default")
-    recompute: bool = Field(False, description="gradient checkpointing: less memory, about 30 % more time")
-    evaluate_every: int = Field(0, ge=0, description="steps between held-out losses; 0: ten times a stage")
-    patience: int = Field(0, ge=0, description="stop after this many held-out losses without a new best; 0: never")
-    save_every: int = Field(0, ge=0, description="steps between checkpoints; 0: every five minutes")
-    keep: int = Field(2, gt=0, description="checkpoints to keep")
-
-    @field_validator("blocks")
-    @classmethod
-    def _positive(cls, blocks: dict[str, float] | list[str]) -> dict[str, float] | list[str]:
-        if not blocks:
-            raise ValueError("name at least one block of data")
-        if isinstance(blocks, dict) and any(share <= 0 for share in blocks.values()):
-            raise ValueError("shares must be above 0")
-        return blocks
-
-    @property
-    def peak_rate(self) -> float:
-        return self.learning_rate or (2e-4 if self.method == "lora" else 2e-5)
-
-    @property
-    def longest(self) -> int:
-        return min(self.max_tokens or self.row_tokens, self.row_tokens)
-
-    @property
-    def rows_per_step(self) -> int:
-        return max(1, round((self.step_tokens or self.row_tokens) / self.row_tokens))
-
-
-class PretrainStage(TrainingStage):
-    """Continued pre-training: text blocks train every token, instruction blocks their answers."""
-
-    stage: Literal["pretrain"] = "pretrain"
-
-
-class SftStage(TrainingStage):
-    """Instruction tuning: every assistant turn, its stop token included."""
-
-    stage: Literal["sft"] = "sft"
-
-
-class DpoStage(TrainingStage):
-    """Direct preference optimisation."""
-
-    stage: Literal["dpo"] = "dpo"
-    beta: float = Field(0.1, gt=0)
-    epochs: float | Literal["auto"] = 1.0
-
-
-Stage = Annotated[PretrainStage | SftStage | DpoStage, Field(discriminator="stage")]
-STAGE_KINDS = ("pretrain", "sft", "dpo")
 
 
 class NewBase(Part):
@@ -178,11 +93,17 @@ class Recipe(Part):
                 raise ValueError(
                     f"{where} names `{block}`, which `data` does not have (it has: {', '.join(sorted(known))})"
                 )
-        earlier: list[str] = []
+        earlier: dict[str, GradientStage] = {}
         for name, stage in self.stages.items():
-            if stage.start_from and stage.start_from not in [*earlier, "base"]:
-                raise ValueError(f"stages.{name}.from names `{stage.start_from}`, which is not an earlier stage")
-            earlier.append(name)
+            start = stage.start_from
+            if start and start not in [*earlier, "base"]:
+                raise ValueError(f"stages.{name}.from names `{start}`, which is not an earlier stage")
+            if start in earlier and not earlier[start].makes_language_model:
+                raise ValueError(f"stages.{name}.from names `{start}`, which is a reward model")
+            for model in reward_models(stage):
+                if model in self.stages and not isinstance(earlier.get(model), RewardStage):
+                    raise ValueError(f"stages.{name}.reward names `{model}`, which is not an earlier reward stage")
+            earlier[name] = stage
         return self
 
     @property
@@ -192,6 +113,9 @@ class Recipe(Part):
 
     def start_of(self, name: str) -> str:
         """The stage whose model a stage starts from, or `base`."""
-        names = list(self.stages)
-        place = names.index(name)
-        return self.stages[name].start_from or (names[place - 1] if place else "base")
+        start = "base"
+        for earlier, stage in self.stages.items():
+            if earlier == name:
+                return stage.start_from or start
+            start = earlier if stage.makes_language_model else start
+        raise KeyError(name)

@@ -10,8 +10,9 @@ import torch
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from graftlm.data.templates import ChatTemplate, named_template, tokenizer_template
-from graftlm.recipes.schema import Recipe, Stage
+from graftlm.recipes.schema import Recipe
 from graftlm.recipes.sources import TokenisedBlock
+from graftlm.recipes.stage_settings import Stage
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from graftlm.core.errors import DataError
 from graftlm.core.receipts import Receipt
 from graftlm.objectives.preference import DPO, reference_log_probabilities
-from graftlm.recipes.schema import DpoStage
+from graftlm.recipes.stage_settings import DpoStage
 from graftlm.recipes.stages.context import StageContext
 from graftlm.recipes.stages.tuning import train
 
