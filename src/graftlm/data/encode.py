@@ -99,16 +99,24 @@ def encode_preferences(
 def encode_unpaired(
     tokenizer: Any, template: ChatTemplate, answers: Sequence[Unpaired]
 ) -> list[tuple[Encoded, Encoded]]:
-    """(answer, mismatched answer) for each sample: its own, of value 1 or -1, and that of the sample before it.
+    """(answer, mismatched answer) for each sample: its own, of value 1 or -1, and an earlier one's to another prompt.
 
     The mismatched one tells how far the policy has moved on unrelated text: KTO's reference point.
     """
-    before = [*answers[-1:], *answers[:-1]]
-    texts = [(one.prompt, text) for one, other in zip(answers, before, strict=True) for text in
-             (one.completion, other.completion)]
+    texts = [
+        (one.prompt, text)
+        for place, one in enumerate(answers)
+        for text in (one.completion, _unrelated(answers, place).completion)
+    ]
     values = [value for one in answers for value in (1.0 if one.desirable else -1.0, 0.0)]
     encoded = _valued(encode_answers(tokenizer, template, texts), values)
     return list(zip(encoded[0::2], encoded[1::2], strict=True))
+
+
+def _unrelated(answers: Sequence[Unpaired], place: int) -> Unpaired:
+    """The nearest answer before this one (from the end again) to another prompt; itself when all are to one prompt."""
+    others = (answers[place - back] for back in range(1, len(answers)))
+    return next((other for other in others if other.prompt != answers[place].prompt), answers[place])
 
 
 def encode_answers(
@@ -120,6 +128,39 @@ def encode_answers(
         whole = template.render([*prompt, Turn("assistant", answer)])
         rendered.append(Rendered(whole.text, whole.targets[-1:]))
     return _encode_rendered(tokenizer, rendered)
+
+
+def encode_question_answers(
+    tokenizer: Any, pairs: Sequence[tuple[Sequence[Turn], str]], *, max_tokens: int | None = None
+) -> list[Encoded]:
+    """(conversation, answer) each as a pair of segments for an encoder, special tokens included.
+
+    The question is the last user's turn alone when there is only one turn, else one line a turn. One that is too
+    long loses its beginning, never the answer's end. The last token alone is a target: a document whose answer
+    alone exceeds `max_tokens` comes back as long as it is, and `truncate` then drops and counts it.
+    """
+    check_tokenizer(tokenizer)
+    encoded = []
+    for start in range(0, len(pairs), BATCH):
+        part = pairs[start : start + BATCH]
+        asked = [
+            turns[0].content if len(turns) == 1 else "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+            for turns, _ in part
+        ]
+        batch = tokenizer(
+            asked,
+            [answer for _, answer in part],
+            return_attention_mask=False,
+            split_special_tokens=True,
+            verbose=False,
+        )
+        for number, ids in enumerate(batch["input_ids"]):
+            tokens = np.array(ids, dtype=np.uint32)
+            question = np.array([segment == 0 for segment in batch.sequence_ids(number)], dtype=bool)
+            excess = max(0, len(tokens) - (max_tokens or len(tokens)))
+            tokens = tokens[~(question & (np.cumsum(question) <= excess))]
+            encoded.append(Encoded(tokens, np.arange(len(tokens)) == len(tokens) - 1))
+    return encoded
 
 
 def _valued(encoded: Sequence[Encoded], values: Sequence[float]) -> list[Encoded]:

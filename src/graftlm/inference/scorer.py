@@ -1,7 +1,7 @@
 """Log-likelihoods of the options of a question (those of whole documents: likelihood.py).
 
-Shapes: B contexts, R rows (one a continuation), C continuation tokens, S scored positions, D hidden size, V
-    vocabulary.
+Shapes: B contexts, R rows (one a continuation), C continuation tokens, S scored positions, D hidden size,
+    V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ from graftlm.core.errors import DataError
 from graftlm.inference.batching import batches_by_length
 from graftlm.inference.cached import CachedBatch, evaluation_mode, position_limit
 from graftlm.models.trunk import output_head
-from graftlm.ops.cross_entropy import Head
-
-_LOGITS_BYTES = 256 * 2**20
-"""The fp32 logits that exist at one time while scoring."""
+from graftlm.ops.cross_entropy import token_statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +119,10 @@ def _score_batch(
         batch.select(owner_R)
         hidden_RCD = batch.extend(tokens_RC[:, :-1])
         scored_RC = valid_RC[:, 1:]
-        log_p_S, best_S = _judge(hidden_RCD[scored_RC], output_head(model), tokens_RC[:, 1:][scored_RC])
-        log_p_RC[:, 1:][scored_RC], best_RC[:, 1:][scored_RC] = log_p_S, best_S
+        targets_S = tokens_RC[:, 1:][scored_RC]
+        found = token_statistics(hidden_RCD[scored_RC], output_head(model), targets_S, greedy=True)
+        assert found.greedy is not None
+        log_p_RC[:, 1:][scored_RC], best_RC[:, 1:][scored_RC] = found.log_probability, found.greedy
     sums, greedy = log_p_RC.double().sum(dim=1).tolist(), best_RC.all(dim=1).tolist()
     scores: list[list[Score]] = [[] for _ in contexts]
     for place, row, log_p, is_greedy in zip(owner, rows, sums, greedy, strict=True):
@@ -143,14 +142,3 @@ def _judge_shared(logits_BV: Tensor, owner_R: Tensor, targets_R: Tensor) -> tupl
     """log p of a target a row, and whether it is the most likely token, from logits that rows share."""
     log_p_R = logits_BV[owner_R, targets_R] - logits_BV.logsumexp(dim=-1)[owner_R]
     return log_p_R, logits_BV.argmax(dim=-1)[owner_R] == targets_R
-
-
-def _judge(hidden_SD: Tensor, head: Head, targets_S: Tensor) -> tuple[Tensor, Tensor]:
-    """log p of each target, and whether it is the most likely token; the head runs in chunks."""
-    chunk = max(1, _LOGITS_BYTES // (4 * head.weight_VD.shape[0]))
-    log_ps, bests = [], []
-    for hidden_sD, targets_s in zip(hidden_SD.split(chunk), targets_S.split(chunk), strict=True):
-        logits_sV = head.logits(hidden_sD)
-        log_ps.append(logits_sV.gather(1, targets_s[:, None])[:, 0] - logits_sV.logsumexp(dim=-1))
-        bests.append(logits_sV.argmax(dim=-1) == targets_s)
-    return torch.cat(log_ps), torch.cat(bests)

@@ -1,4 +1,4 @@
-"""What is trained: every weight, or a low-rank adapter in peft's format."""
+"""What is trained: every weight, or a low-rank adapter in peft's format (and a reward model's head)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ def make_trainable(
     loaded.
 
     LoRA: Hu et al., arXiv 2106.09685; `all-linear` is every linear layer but the head. A new adapter changes
-    nothing until it is trained (its B matrices are 0).
+    nothing until it is trained (its B matrices are 0). The head of a reward model has no use for a low rank (it
+    is one vector) and may be new: a copy of it is trained in full.
     """
     if method == "full":
         return model.float().requires_grad_(True)
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, task_type="CAUSAL_LM"
-    )
+    classifies = type(model).__name__.endswith("ForSequenceClassification")
+    task = "SEQ_CLS" if classifies else "CAUSAL_LM"
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, task_type=task)
     try:
         adapted = get_peft_model(model, config)
     except ValueError as error:
@@ -67,8 +68,9 @@ def parameter_counts(model: torch.nn.Module) -> dict[str, int]:
     """
     inner = causal_lm(model)
     total = sum(p.numel() for p in model.parameters())
-    embedding, head = inner.get_input_embeddings().weight, inner.get_output_embeddings().weight
-    looked_up = 0 if embedding is head else int(embedding.numel())  # type: ignore[operator]
+    embedding, head = inner.get_input_embeddings().weight, inner.get_output_embeddings()
+    tied = head is not None and head.weight is embedding  # a reward model has no output embedding
+    looked_up = 0 if tied else int(embedding.numel())  # type: ignore[operator]
     return {
         "all": total,
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),

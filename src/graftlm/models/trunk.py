@@ -1,4 +1,4 @@
-"""One way into every causal language model: packed documents in, hidden states out.
+"""One way into every decoder (language or reward model): packed documents in, hidden states out.
 
 The model's own code stays untouched. Its attention is switched to an entry registered here, which isolates
 packed documents where boundaries come with the call and otherwise behaves as torch's scaled-dot-product
@@ -57,22 +57,33 @@ AttentionMaskInterface.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
 
 def causal_lm(model: torch.nn.Module) -> PreTrainedModel:
-    """The transformers model inside a peft wrapper, or the model itself."""
+    """The transformers model inside a peft wrapper, or the model itself; a causal LM or a reward model."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator,return-value]
 
 
 def prepare_trunk(model: torch.nn.Module) -> bool:
-    """Choose how the model takes packed rows, by measurement; True when it isolates documents in place.
+    """Ready a causal language model for packed rows; True when it isolates documents in place.
 
     Raises:
         ModelError: the model's logits are not what `output_head` makes of its hidden states.
     """
+    training = model.training
+    model.eval()
+    try:
+        _check_head(model)
+    finally:
+        model.train(training)
+    return choose_packing(model)
+
+
+def choose_packing(model: torch.nn.Module) -> bool:
+    """Choose how a decoder, whatever its head, takes packed rows, by measurement; True when it isolates
+    documents in place."""
     inner = causal_lm(model)
     inner.graft_packs = False  # type: ignore[assignment]
     training = model.training
     model.eval()
     try:
-        _check_head(model)
         if inner._supports_attention_backend:
             own = inner.config._attn_implementation
             inner.set_attn_implementation(ATTENTION)
@@ -146,7 +157,8 @@ def hidden_states(model: torch.nn.Module, tokens_T: torch.Tensor, boundaries: to
     """Final hidden states [T, D] of packed documents, each seen alone and from position 0.
 
     Args:
-        model: a causal language model (peft-wrapped or not) that `prepare_trunk` has seen.
+        model: a causal language model that `prepare_trunk` has seen, or another decoder that `choose_packing`
+            has (peft-wrapped or not).
         tokens_T: [T] token ids, documents end to end.
         boundaries: [N + 1] int32 document starts; the last entry is T.
     """

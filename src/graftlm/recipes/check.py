@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from rich.table import Table
 from rich.text import Text as RichText
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from graftlm.core.console import console, say
@@ -31,11 +31,21 @@ from graftlm.models.adapters import make_trainable, parameter_counts
 from graftlm.models.loading import load_config, load_tokenizer
 from graftlm.recipes.loading import load_recipe
 from graftlm.recipes.schema import Block, Recipe
-from graftlm.recipes.sources import TokenisedBlock, read_source, tokenise
-from graftlm.recipes.stage_settings import Stage
+from graftlm.recipes.sources import read_prompts, read_source
+from graftlm.recipes.stage_settings import (
+    BestOfStage,
+    GradientStage,
+    PolicyStage,
+    RewardSettings,
+    RewardStage,
+    Stage,
+    TrainingStage,
+)
 from graftlm.recipes.stages.base import prepare_base, tokenizer_key
 from graftlm.recipes.stages.context import FALLBACK_TEMPLATE, choose_bf16, choose_device, choose_template
-from graftlm.recipes.stages.tuning import token_share, tokens_for_epochs
+from graftlm.recipes.stages.rewards import rule_reward
+from graftlm.recipes.stages.tuning import tokens_for_epochs
+from graftlm.recipes.tokenise import Form, TokenisedBlock, form_of, token_share, tokenise
 from graftlm.training.epochs import HEURISTIC
 from graftlm.training.memory import GIB, available_memory, plan_memory
 
@@ -83,37 +93,110 @@ def check_file(path: Path, overrides: list[str]) -> bool:
 def check_recipe(recipe: Recipe, base: str) -> CheckResult:
     found = CheckResult()
     tokenizer = load_tokenizer(base)
-    template = choose_template(recipe.template, tokenizer)
     if recipe.template == "own" and not tokenizer.chat_template:
         found.warn(
             "template",
             f"the tokenizer has no chat template of its own: {FALLBACK_TEMPLATE}'s is used",
             f"set `template: {FALLBACK_TEMPLATE}`, or the one that the model is to answer in (docs/data.md lists them)",
         )
-    words = tokenizer_key(tokenizer, recipe.template)
-    compared: dict[str, list[str]] = {}
-    tokenised: dict[tuple[str, int], TokenisedBlock] = {}
+    seen = Seen({}, {})
     for name, stage in recipe.stages.items():
-        for block in stage.blocks:
-            if (block, stage.longest) in tokenised:
-                continue
-            try:
-                tokenised[block, stage.longest] = tokenise(
-                    block, recipe.data[block], tokenizer, template, words, stage.longest
-                )
-                if block not in compared:
-                    samples, faults = _first_samples(block, recipe.data[block])
-                    compared[block] = [text_of_sample(sample) for sample in samples]
-                    _check_block(found, block, tokenised[block, stage.longest], tokenizer, compared[block], faults)
-            except GraftError as error:
-                found.error(error.where or f"data.{block}", error.reason, error.fix or "")
-        if all((block, stage.longest) in tokenised for block in stage.blocks):
-            blocks = {block: tokenised[block, stage.longest] for block in stage.blocks}
-            _check_stage(found, name, stage, recipe, base, blocks)
-            if not found.example:
-                found.example = _example(blocks, tokenizer)
-    _check_leaks(found, recipe, compared)
+        if isinstance(stage, PolicyStage | BestOfStage):
+            _check_prompts(found, name, stage, recipe, base, seen)
+            continue
+        other = stage.model if isinstance(stage, RewardStage) else None
+        own = load_tokenizer(other) if other else tokenizer
+        blocks = _tokenise_blocks(found, name, stage, recipe, other or base, own, seen)
+        if blocks:
+            _check_stage(found, name, stage, recipe, other or base, blocks)
+            found.example = found.example or _example(blocks, own)
+        _check_rewards(found, name, stage, recipe)
+    _check_leaks(found, recipe, seen.texts)
     return found
+
+
+@dataclass
+class Seen:
+    """What the stages so far have shown: tokenised blocks by what they were made of, texts of blocks by name."""
+
+    tokenised: dict[tuple[str, int, Form, str], TokenisedBlock]
+    texts: dict[str, list[str]]
+
+
+def _tokenise_blocks(
+    found: CheckResult, name: str, stage: Stage, recipe: Recipe, base: str, tokenizer: Tokenizer, seen: Seen
+) -> dict[str, TokenisedBlock]:
+    """The stage's blocks, checked when they are met for the first time; none when one of them cannot be used."""
+    form = form_of(stage, base)
+    assert form is not None
+    template = choose_template(recipe.template, tokenizer)
+    words = tokenizer_key(tokenizer, recipe.template)
+    blocks = {}
+    for block in stage.blocks:
+        made_of = (block, stage.longest, form, words)
+        try:
+            if made_of not in seen.tokenised:
+                seen.tokenised[made_of] = tokenise(
+                    block, recipe.data[block], tokenizer, template, words, stage.longest, form
+                )
+                if block not in seen.texts:
+                    samples, faults = _first_samples(block, recipe.data[block])
+                    seen.texts[block] = [text_of_sample(sample) for sample in samples]
+                    _check_block(found, block, seen.tokenised[made_of], tokenizer, seen.texts[block], faults, form)
+            blocks[block] = seen.tokenised[made_of]
+        except GraftError as error:
+            found.error(f"stages.{name}", f"{error.where or f'data.{block}'}: {error.reason}", error.fix or "")
+    return blocks if len(blocks) == len(stage.blocks) else {}
+
+
+def _check_prompts(
+    found: CheckResult, name: str, stage: PolicyStage | BestOfStage, recipe: Recipe, base: str, seen: Seen
+) -> None:
+    """A stage that learns from its own answers: its prompts, and whether its reward can judge them."""
+    without_answers: list[str] = []
+    for block in stage.blocks:
+        try:
+            prompts = read_prompts(block, recipe.data[block])
+        except GraftError as error:
+            found.error(f"stages.{name}", f"{error.where or f'data.{block}'}: {error.reason}", error.fix or "")
+            continue
+        seen.texts.setdefault(block, [prompt.prompt[-1].content for prompt in prompts.train[:COMPARED]])
+        if not all(prompt.answers for prompt in (*prompts.train, *prompts.held_out)):
+            without_answers.append(block)
+        if not prompts.held_out:
+            found.warn(f"stages.{name}", f"no prompt of {block} is kept back to compare answers on", "raise held_out")
+    if without_answers and any(reward.exact or reward.contains for reward in stage.reward):
+        found.error(
+            f"stages.{name}",
+            f"its reward compares with accepted answers, which prompts of {', '.join(without_answers)} do not have",
+            "give labelled rows or conversations, or another reward",
+        )
+    _check_rewards(found, name, stage, recipe)
+    plan, space = _memory(recipe, stage, base)
+    rounds, answers = (
+        (stage.iterations, stage.answers)
+        if isinstance(stage, PolicyStage)
+        else (stage.rounds, stage.prompts * stage.samples)
+    )
+    found.stages[name] = {
+        "rounds": rounds,
+        "answers": answers,
+        "rate": stage.peak_rate,
+        "memory": f"{plan / GIB:.2f} of {space / GIB:.0f} GiB",
+    }
+    _check_memory(found, name, recipe, plan, space)
+
+
+def _check_rewards(found: CheckResult, name: str, stage: GradientStage, recipe: Recipe) -> None:
+    """Rules, functions and addresses that cannot work."""
+    rewards: list[RewardSettings] = getattr(stage, "reward", None) or []
+    for reward in rewards:
+        if reward.endpoint and recipe.offline:
+            found.error(f"stages.{name}", f"offline, the reward at {reward.endpoint} cannot be asked", "offline: false")
+        try:
+            rule_reward(reward)
+        except GraftError as error:
+            found.error(f"stages.{name}", f"{error.where or 'reward'}: {error.reason}", error.fix or "")
 
 
 def print_check(found: CheckResult, *, brief: bool = False) -> None:
@@ -145,6 +228,7 @@ def _check_block(
     tokenizer: Tokenizer,
     texts: list[str],
     faults: list[str],
+    form: Form,
 ) -> None:
     store, where = block.train, f"data.{name}"
     tokens, targets = int(store.offsets[-1]), store.target_count
@@ -196,7 +280,7 @@ def _check_block(
             "no token is a target: the loss would be 0 and nothing learnt",
             "check the roles of the turns and the template",
         )
-    if store.kind != "text":
+    if store.kind != "text" and form != "question_answer_pairs":
         if targets >= tokens - (len(store.offsets) - 1):
             found.error(
                 where,
@@ -226,21 +310,30 @@ def _check_stop(found: CheckResult, where: str, store: TokenStore, tokenizer: To
 def _check_stage(
     found: CheckResult, name: str, stage: Stage, recipe: Recipe, base: str, blocks: dict[str, TokenisedBlock]
 ) -> None:
+    assert isinstance(stage, TrainingStage)
     if any(block.train.samples == 0 for block in blocks.values()):
         return
-    for block, tokenised in blocks.items():
-        pairs = tokenised.train.group == 2
-        if pairs != (stage.stage == "dpo"):
-            text = (
-                f"data.{block} holds {'pairs of answers, which only dpo trains on' if pairs else 'no pairs of answers'}"
-            )
-            found.errors.append(
-                Finding(f"stages.{name}", text, "dpo takes rows with `chosen` and `rejected`, the others do not")
-            )
     notes: list[str] = []
     stores = {block: tokenised.train for block, tokenised in blocks.items()}
     shares = token_share(stage.blocks, stores)
     tokens = stage.tokens or tokens_for_epochs(stage.epochs, stores, shares, notes)
+    plan, space = _memory(recipe, stage, base)
+    first = next(iter(shares))
+    passes = tokens * shares[first] / max(float(stores[first].offsets[-1]), 1)
+    found.stages[name] = {
+        "tokens": tokens,
+        "epochs": f"{passes:.1f} of {first}{', by rule of thumb' if notes else ''}",
+        "steps": -(-tokens // (stage.row_tokens * stage.rows_per_step)),
+        "rate": stage.peak_rate,
+        "memory": f"{plan / GIB:.2f} of {space / GIB:.0f} GiB",
+    }
+    if notes:
+        found.stages[name]["note"] = HEURISTIC
+    _check_memory(found, name, recipe, plan, space)
+
+
+def _memory(recipe: Recipe, stage: GradientStage, base: str) -> tuple[int, int]:
+    """(predicted peak, memory there is) in bytes."""
     device = choose_device(recipe)
     bf16 = choose_bf16(recipe, device)
     parameters, trained = _parameter_estimate(base, stage)
@@ -254,30 +347,23 @@ def _check_stage(
         recompute=stage.recompute,
         on_cpu=device.type == "cpu",
     )
-    space = available_memory(device)
-    first = next(iter(shares))
-    passes = tokens * shares[first] / max(float(stores[first].offsets[-1]), 1)
-    found.stages[name] = {
-        "tokens": tokens,
-        "epochs": f"{passes:.1f} of {first}{', by rule of thumb' if notes else ''}",
-        "steps": -(-tokens // (stage.row_tokens * stage.rows_per_step)),
-        "rate": stage.peak_rate,
-        "memory": f"{plan.total / GIB:.2f} of {space / GIB:.0f} GiB",
-    }
-    if notes:
-        found.stages[name]["note"] = HEURISTIC
-    if plan.total > space:
+    return plan.total, available_memory(device)
+
+
+def _check_memory(found: CheckResult, name: str, recipe: Recipe, plan: int, space: int) -> None:
+    if plan > space:
         found.warn(
             f"stages.{name}",
-            f"needs about {plan.total / GIB:.1f} GiB, the {device} has {space / GIB:.1f}",
+            f"needs about {plan / GIB:.1f} GiB, the {choose_device(recipe)} has {space / GIB:.1f}",
             "lower row_tokens, set recompute: true, or use method: lora",
         )
 
 
-def _parameter_estimate(base: str, stage: Stage) -> tuple[int, int]:
+def _parameter_estimate(base: str, stage: GradientStage) -> tuple[int, int]:
     """(all, trained) parameters, from the configuration alone: no weight is loaded."""
+    kind = AutoModelForSequenceClassification if isinstance(stage, RewardStage) else AutoModelForCausalLM
     with torch.device("meta"):
-        model: torch.nn.Module = AutoModelForCausalLM.from_config(load_config(base))
+        model: torch.nn.Module = kind.from_config(load_config(base))
         lora = stage.lora
         model = make_trainable(model, stage.method, rank=lora.rank, alpha=lora.alpha, targets=lora.targets)
     counts = parameter_counts(model)

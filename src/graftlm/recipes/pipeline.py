@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -28,21 +28,31 @@ from graftlm.recipes.check import check_recipe, print_check
 from graftlm.recipes.loading import save_recipe
 from graftlm.recipes.report import write_report
 from graftlm.recipes.schema import Recipe
-from graftlm.recipes.sources import source_key, tokenise
-from graftlm.recipes.stages import dpo, pretrain, sft
-from graftlm.recipes.stages.base import prepare_base, tokenizer_key
-from graftlm.recipes.stages.context import StageContext, choose_bf16, choose_device, choose_template
+from graftlm.recipes.sources import read_prompts, source_key
+from graftlm.recipes.stage_settings import (
+    ComparedStage,
+    RewardStage,
+    unsafe_blocks,
+)
+from graftlm.recipes.stages import best_of, policy, preference, pretrain, reward, sft
+from graftlm.recipes.stages.base import model_key, prepare_base, tokenizer_key
+from graftlm.recipes.stages.context import Grown, StageContext, choose_bf16, choose_device, choose_template
 from graftlm.recipes.stages.evaluate import evaluate, print_scores
+from graftlm.recipes.stages.rewards import reward_inputs
+from graftlm.recipes.tokenise import form_of, tokenise
 
-RUN_STAGE = {"pretrain": pretrain.run, "sft": sft.run, "dpo": dpo.run}
-
-
-@dataclass(frozen=True)
-class Grown:
-    """A model of the run: where it is and what it is made of."""
-
-    where: str
-    key: str
+RUN_STAGE: dict[str, Callable[[StageContext], Receipt]] = {
+    "pretrain": pretrain.run,
+    "sft": sft.run,
+    "reward": reward.run,
+    "dpo": preference.run,
+    "kto": preference.run,
+    "orpo": preference.run,
+    "simpo": preference.run,
+    "ppo": policy.run,
+    "grpo": policy.run,
+    "best_of": best_of.run,
+}
 
 
 def run_recipe(recipe: Recipe) -> Path:
@@ -83,21 +93,31 @@ def run_stages(recipe: Recipe, folder: Path, base: Grown, device: torch.device) 
         started_from = recipe.start_of(name)
         say(f"\n[bold]\\[{number}/{len(recipe.stages)}] {name}[/bold] from {started_from}")
         stage_folder = folder / f"{number:02d}-{name}"
-        grown[name] = run_stage(recipe, name, stage_folder, grown[started_from], tokenizer, device)
+        grown[name] = run_stage(recipe, name, stage_folder, grown, tokenizer, device)
+        if not recipe.stages[name].makes_language_model:
+            continue
         scores[name] = evaluate(recipe, grown[name].where, grown[name].key, stage_folder, device)
         print_scores(scores["base"], scores[name], name)
 
 
 def run_stage(
-    recipe: Recipe, name: str, folder: Path, start: Grown, tokenizer: Tokenizer, device: torch.device
+    recipe: Recipe, name: str, folder: Path, models: Mapping[str, Grown], tokenizer: Tokenizer, device: torch.device
 ) -> Grown:
-    """Run one stage unless its receipt says that this very stage is done."""
+    """Run one stage unless its receipt says that this very stage is done.
+
+    Args:
+        models: the run's models so far, by stage name.
+    """
     settings = recipe.stages[name]
+    start = models[recipe.start_of(name)]
+    if isinstance(settings, RewardStage) and settings.model:
+        start = Grown(settings.model, model_key(settings.model))
+        tokenizer = load_tokenizer(settings.model)
     words = tokenizer_key(tokenizer, recipe.template)
-    inputs = {"model": start.key, "tokenizer": words}
+    inputs = {"model": start.key, "tokenizer": words} | reward_inputs(settings, models)
     inputs |= {block: source_key(recipe.data[block]) for block in settings.blocks}
     bf16 = choose_bf16(recipe, device)
-    order = settings.mix or recipe.mix
+    order = getattr(settings, "mix", None) or recipe.mix
     key = hash_value(
         [
             graftlm.__version__,
@@ -116,12 +136,31 @@ def run_stage(
         return done
     claim_folder(folder, key)
     template = choose_template(recipe.template, tokenizer)
+    form = form_of(settings, start.where)
     blocks = {
-        block: tokenise(block, recipe.data[block], tokenizer, template, words, settings.longest)
+        block: tokenise(block, recipe.data[block], tokenizer, template, words, settings.longest, form)
         for block in settings.blocks
+        if form is not None
+    }
+    prompts = {
+        block: read_prompts(block, recipe.data[block], unsafe=block in unsafe_blocks(settings))
+        for block in (settings.blocks if isinstance(settings, ComparedStage) else ())
     }
     context = StageContext(
-        recipe, name, settings, start.where, tokenizer, template, blocks, folder, key, inputs, device, bf16
+        recipe,
+        name,
+        settings,
+        start,
+        models,
+        tokenizer,
+        template,
+        blocks,
+        prompts,
+        folder,
+        key,
+        inputs,
+        device,
+        bf16,
     )
     receipt = RUN_STAGE[settings.stage](context)
     write_json(folder / "receipt.json", receipt.model_dump())

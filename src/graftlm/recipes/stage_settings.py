@@ -219,7 +219,7 @@ class PolicyStage(GradientStage, ComparedStage):
     kl: float = Field(0.05, ge=0, description="price of a nat of divergence from the start model")
     kl_target: float | None = Field(None, gt=0, description="nats an answer that the price is adapted to hold")
     max_kl: float = Field(20.0, gt=0, description="training stops above this many nats an answer")
-    unfinished_reward: float | None = Field(None, description="reward of an answer that was cut off; by default as it is")
+    unfinished_reward: float | None = Field(None, description="reward of an answer that was cut off")
 
 
 class PpoStage(PolicyStage):
@@ -278,3 +278,9 @@ def reward_models(stage: GradientStage) -> list[str]:
     rewards: list[RewardSettings] = getattr(stage, "reward", None) or []
     found = [name for one in rewards for name in (one.model, one.safety.model if one.safety else None) if name]
     return list(dict.fromkeys(found))
+
+
+def unsafe_blocks(stage: GradientStage) -> set[str]:
+    """Blocks whose prompts a stage's safety reward judges alone."""
+    rewards: list[RewardSettings] = getattr(stage, "reward", None) or []
+    return {block for one in rewards if one.safety for block in one.safety.blocks}

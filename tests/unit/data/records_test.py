@@ -78,6 +78,10 @@ LAYOUTS: list[tuple[str, dict[str, Any], Sample]] = [
             "rejected": "\n\nHuman: h\n\nAssistant: i\n\nHuman: q\n\nAssistant: bad"},
      Preference((U("h"), A("i"), U("q")), "good", "bad", O)),
     ("judged_pair", {"input": "q", "output_1": "bad", "output_2": "good", "label": 2}, PAIR),
+    ("prompt_pair", {"prompt": "q", "chosen": "good", "rejected": "bad", "strength": 3},
+     Preference(Q, "good", "bad", O, 3.0)),
+    ("prompt_pair", {"prompt": "q", "chosen": "good", "rejected": "bad", "score_chosen": 9.0, "score_rejected": 2.0},
+     PAIR),
     # KTO
     ("kto", {"messages": OPENAI, "label": False}, Unpaired(Q, "a", False, O)),
     ("kto", {"instruction": "q", "input": "", "output": "a", "kto_tag": True}, Unpaired(Q, "a", True, O)),
@@ -159,6 +163,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"conversations": SHAREGPT, "chosen": "x", "rejected": "y"}, "does not end with a user turn"),
     ({"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: r\n\nAssistant: b"}, "do not share"),
     ({"chosen": [*OPENAI], "rejected": [{"role": "user", "content": "r"}, OPENAI[1]]}, "do not share"),
+    ({"prompt": "q", "chosen": "x", "rejected": "y", "margin": 3.5}, "margin is 3.5: a number from 0 to 3"),
+    ({"prompt": "q", "chosen": "x", "rejected": "y", "strength": "much"}, "one of significantly better, signif"),
     ({"messages": OPENAI, "kto_tag": "maybe"}, "neither true nor false"),
     ({"question": "q", "A": "x", "B": "y", "answer": "E"}, "names none of the options A, B"),
     ({"question": "q", "A": "x", "B": "x", "answer": "B"}, "listed twice"),
@@ -267,3 +273,38 @@ def test_the_subject_of_an_exam_file(tmp_path: Path) -> None:
     assert load_samples(file).samples == [
         Labelled(Q, ("d",), Origin(str(file), 1), tuple("abcd"), "virology")
     ]
+
+
+PAIR_LAYOUTS = [(name, row) for name, row, sample in LAYOUTS if isinstance(sample, Preference)]
+STRENGTHS: list[tuple[Any, float | None]] = [
+    (0, 0.0), (1.5, 1.5), ("3", 3.0), (" 0.5 ", 0.5), (None, None), ("", None),
+    ("significantly better", 3.0), ("Significantly", 3.0), ("BETTER", 2.0), ("slightly_better", 1.0), ("slightly", 1.0),
+    ("negligibly better", 0.0), ("Negligibly_Better", 0.0), ("negligibly", 0.0), ("unsure", 0.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ["strength", "preference_strength", "margin"])
+@pytest.mark.parametrize(("name", "row"), PAIR_LAYOUTS, ids=[f"{i} {x[0]}" for i, x in enumerate(PAIR_LAYOUTS)])
+def test_every_pair_may_have_a_strength(name: str, row: dict[str, Any], column: str) -> None:
+    plain = {key: value for key, value in row.items() if key != "strength"}
+    for value, number in STRENGTHS:
+        marked = {**plain, column: value}
+        assert detect(marked) == name
+        sample = to_sample(Row(O, marked))
+        assert isinstance(sample, Preference) and sample.strength == number
+
+
+@pytest.mark.parametrize("value", [-1, 3.01, float("nan"), float("inf"), 10**400, True, "much", "4", [2], {"a": 1}])
+def test_other_strengths_are_refused(value: Any) -> None:
+    pair = {"prompt": "q", "chosen": "good", "rejected": "bad", "margin": value}
+    with pytest.raises(RowError, match=r"margin is .* a number from 0 to 3 .*unsure.*`columns`"):
+        to_sample(Row(O, pair))
+    # A margin that means something else is left out by naming the columns.
+    assert to_sample(Row(O, pair), columns={name: name for name in ("prompt", "chosen", "rejected")}) == PAIR
+
+
+def test_strength_can_be_mapped() -> None:
+    row = Row(O, {"q": "q", "good": "good", "bad": "bad", "程度": "slightly better"})
+    columns = {"prompt": "q", "chosen": "good", "rejected": "bad", "strength": "程度"}
+    assert to_sample(row, columns=columns) == Preference(Q, "good", "bad", O, 1.0)
+    assert all("strength" in schema.columns for schema in SCHEMAS.values() if schema.kind == "preference")

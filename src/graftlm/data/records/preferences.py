@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from graftlm.data.records.conversations import Values, is_message_list, message_turns, question
+from graftlm.data.records.conversations import Values, first, is_message_list, message_turns, question
 from graftlm.data.records.turns import (
     RowError,
     check_prompt,
@@ -22,6 +22,13 @@ PAIR_COLUMNS = (
     ("chosen_messages", "rejected_messages"),
     ("response_j", "response_k"),  # stack-exchange-paired: j has the higher score
 )
+STRENGTH_COLUMNS = ("strength", "preference_strength", "margin")
+_STRENGTHS = {
+    **dict.fromkeys(("significantly better", "significantly"), 3.0),
+    "better": 2.0,
+    **dict.fromkeys(("slightly better", "slightly"), 1.0),
+    **dict.fromkeys(("negligibly better", "negligibly", "unsure"), 0.0),
+}
 _HH_MARK = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -36,10 +43,40 @@ def _pair(row: Values) -> tuple[Any, Any]:
     return row[columns[0]], row[columns[1]]
 
 
-def _preference(prompt: list[Turn], chosen: str, rejected: str, origin: Origin) -> Preference:
+def _preference(prompt: list[Turn], chosen: str, rejected: str, row: Values, origin: Origin) -> Preference:
     if chosen == rejected:
         raise RowError("chosen and rejected are the same: there is no preference to learn")
-    return Preference(check_prompt(prompt), chosen, rejected, origin)
+    return Preference(check_prompt(prompt), chosen, rejected, origin, strength(row))
+
+
+def strength(row: Values) -> float | None:
+    """How much better the chosen answer is, 0 to 3 on LLaMA 2's scale; None where no column says so.
+
+    Scores of the two answers (`score_chosen`, `score_rejected`) are on scales of their own and are not looked at.
+    """
+    column = first(row, STRENGTH_COLUMNS)
+    if column is None:
+        return None
+    number = _strength_number(row[column])
+    if number is None or not 0 <= number <= 3:  # NaN is refused here, too
+        raise RowError(
+            f"{column} is {row[column]!r}: a number from 0 to 3 says how much better the chosen answer is, or one of "
+            f"{', '.join(_STRENGTHS)}; a column of another meaning is left out by naming the others in `columns`"
+        )
+    return number
+
+
+def _strength_number(value: Any) -> float | None:
+    """A number as it is, a word by the table; a csv file spells its numbers out."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    if isinstance(value, str):
+        word = " ".join(value.replace("_", " ").split()).casefold()
+        value = _STRENGTHS.get(word, word)
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _answer(value: Any, name: str) -> str:
@@ -58,14 +95,14 @@ def conversation_pair(row: Values, origin: Origin) -> Preference:
     """`conversations` or `messages`, and the two answers (LLaMA-Factory, MedicalGPT from 2.6 on)."""
     chosen, rejected = _pair(row)
     turns = message_turns(row)
-    return _preference(turns, _answer(chosen, "chosen"), _answer(rejected, "rejected"), origin)
+    return _preference(turns, _answer(chosen, "chosen"), _answer(rejected, "rejected"), row, origin)
 
 
 def prompt_pair(row: Values, origin: Origin) -> Preference:
     """prompt | question | instruction (+ input, system, history), and the two answers."""
     refuse_media(row)
     chosen, rejected = _pair(row)
-    return _preference(question(row), _answer(chosen, "chosen"), _answer(rejected, "rejected"), origin)
+    return _preference(question(row), _answer(chosen, "chosen"), _answer(rejected, "rejected"), row, origin)
 
 
 def shared_history(row: Values, origin: Origin) -> Preference:
@@ -73,9 +110,8 @@ def shared_history(row: Values, origin: Origin) -> Preference:
     refuse_media(row)
     chosen, rejected = (turns_of(value) for value in _pair(row))
     prompt = _common_prompt(chosen, rejected)
-    return _preference(
-        with_system(prompt, row.get("system")), chosen[-1].content, rejected[-1].content, origin
-    )
+    prompt = with_system(prompt, row.get("system"))
+    return _preference(prompt, chosen[-1].content, rejected[-1].content, row, origin)
 
 
 def _common_prompt(chosen: list[Turn], rejected: list[Turn]) -> list[Turn]:
@@ -93,9 +129,9 @@ def is_transcript(value: Any) -> bool:
 
 def transcripts(row: Values, origin: Origin) -> Preference:
     """HH: two transcripts with "Human:" and "Assistant:" marks; space around a turn belongs to the marks."""
-    first, second = _pair(row)
-    chosen, rejected = _transcript_turns(first, "chosen"), _transcript_turns(second, "rejected")
-    return _preference(_common_prompt(chosen, rejected), chosen[-1].content, rejected[-1].content, origin)
+    better, worse = _pair(row)
+    chosen, rejected = _transcript_turns(better, "chosen"), _transcript_turns(worse, "rejected")
+    return _preference(_common_prompt(chosen, rejected), chosen[-1].content, rejected[-1].content, row, origin)
 
 
 def _transcript_turns(value: Any, name: str) -> list[Turn]:
@@ -117,4 +153,4 @@ def judged_pair(row: Values, origin: Origin) -> Preference:
     outputs = {number: filled_text(row[f"output_{number}"], f"output_{number}") for number in ("1", "2")}
     loser = "2" if winner == "1" else "1"
     turns = [Turn("user", filled_text(row["input"], "input"))]
-    return _preference(turns, outputs[winner], outputs[loser], origin)
+    return _preference(turns, outputs[winner], outputs[loser], row, origin)

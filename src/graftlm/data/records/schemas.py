@@ -90,19 +90,21 @@ _CONVERSATION: dict[Kind, Callable[[Values, Origin, str], Sample]] = {
 }
 _QUESTION = (*plain.QUESTION_COLUMNS, "system", "history")
 _MESSAGES = ("conversations", "messages", "system", "tools")
+_PAIR = ("chosen", "rejected", *pairs.STRENGTH_COLUMNS)
 
 # Order is precedence: the more specific layout stands first.
 _TABLE = (
     Schema("hh", lambda row: _pair_is(row, pairs.is_transcript), {"preference": _builder(pairs.transcripts)},
-           ("chosen", "rejected")),
+           _PAIR),
     Schema("shared_history", lambda row: _pair_is(row, _is_whole_conversation),
-           {"preference": _builder(pairs.shared_history)}, ("chosen", "rejected", "system")),
+           {"preference": _builder(pairs.shared_history)}, (*_PAIR, "system")),
     Schema("conversation_pair", lambda row: _has_pair(row) and _has_messages(row),
-           {"preference": _builder(pairs.conversation_pair)}, (*_MESSAGES, "chosen", "rejected")),
+           {"preference": _builder(pairs.conversation_pair)}, (*_MESSAGES, *_PAIR)),
     Schema("prompt_pair", lambda row: _has_pair(row) and _has_question(row),
-           {"preference": _builder(pairs.prompt_pair)}, (*_QUESTION, "chosen", "rejected")),
+           {"preference": _builder(pairs.prompt_pair)}, (*_QUESTION, *_PAIR)),
     Schema("judged_pair", lambda row: all(name in row for name in ("input", "output_1", "output_2", "label")),
-           {"preference": _builder(pairs.judged_pair)}, ("input", "output_1", "output_2", "label")),
+           {"preference": _builder(pairs.judged_pair)},
+           ("input", "output_1", "output_2", "label", *pairs.STRENGTH_COLUMNS)),
     Schema("kto", _has_thumb, {"unpaired": plain.unpaired},
            (*_MESSAGES, *_QUESTION, *plain.ANSWER_COLUMNS, *plain.KTO_COLUMNS)),
     Schema("sharegpt", _is_sharegpt, _CONVERSATION, _MESSAGES),

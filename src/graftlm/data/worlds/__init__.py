@@ -17,7 +17,7 @@ from typing import TypeAlias
 from graftlm.core.errors import DataError
 from graftlm.data.samples import Origin, Sample
 from graftlm.data.worlds import general
-from graftlm.data.worlds.clinic import consultations, documents, examination, preferences
+from graftlm.data.worlds.clinic import advice, consultations, documents, examination, preferences
 from graftlm.data.worlds.clinic.graph import Graph, build
 from graftlm.data.worlds.phrasing import ABSTENTION, Draw
 
@@ -27,9 +27,10 @@ ABSTENTIONS: tuple[str, ...] = tuple(ABSTENTION.values())
 """What the assistant says when it does not know, in English and in Chinese."""
 
 _SIZES = {"general": dict[str, int](), "clinic": {"diseases": 16, "drugs": 16}}
+_ADVICE = ("advice_chats", "advice_pairs", "advice_questions")
 _PARTS = {
     "general": general.PARTS,
-    "clinic": ("documents", "documents_heldout", "consultations", "preferences", *examination.TESTS),
+    "clinic": ("documents", "documents_heldout", "consultations", "preferences", *_ADVICE, *examination.TESTS),
 }
 _Make: TypeAlias = Callable[[Random, int, Origin], Sample]
 
@@ -88,6 +89,15 @@ def _probe(label: str, count: int | None, start: int, seed: int) -> Iterator[Sam
 def _general(part: str) -> _Part:
     if part == "instructions":
         return _Part(lambda rng, _, origin: general.instructions(rng, origin))
+    if part == "preferences":
+        return _Part(lambda rng, _, origin: general.preference(rng, origin))
+    if part == "sums_chats":
+        return _Part(lambda rng, _, origin: general.sums_chat(rng, origin))
+    if part in ("sums", "sums_probe"):
+        probe = part == "sums_probe"
+        return _Part(
+            lambda rng, _, origin: general.sums_item(rng, origin, probe=probe), general.SUMS_PROBE if probe else None
+        )
     total = general.PROBE_TEXTS if part == "probe_text" else None
     return _Part(lambda rng, _, origin: general.text(rng, origin), total)
 
@@ -106,6 +116,9 @@ def _clinic(part: str, diseases: int, drugs: int) -> _Part:
         "documents": documents.document,
         "consultations": consultations.chat,
         "preferences": preferences.preference,
+        "advice_chats": advice.chat,
+        "advice_pairs": advice.preference,
+        "advice_questions": advice.asked,
     }
     stream = streams[part]
     return _Part(lambda rng, index, origin: stream(rng, graph, index, origin))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,19 +12,40 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from graftlm.data.templates import ChatTemplate, named_template, tokenizer_template
 from graftlm.recipes.schema import Recipe
-from graftlm.recipes.sources import TokenisedBlock
+from graftlm.recipes.sources import Prompts
 from graftlm.recipes.stage_settings import Stage
+from graftlm.recipes.tokenise import TokenisedBlock
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A model of the run: where it is and what it is made of."""
+
+    where: str
+    key: str
 
 
 @dataclass(frozen=True)
 class StageContext:
+    """A stage about to run.
+
+    Attributes:
+        start: the model to start from.
+        models: the run's models so far by stage name, reward models among them.
+        blocks: tokenised data; empty for stages that learn from their own answers.
+        prompts: what such stages answer, and what others are compared on.
+        inputs: name: hash of everything that the stage is made of.
+    """
+
     recipe: Recipe
     name: str
     settings: Stage
-    start_from: str
+    start: Grown
+    models: Mapping[str, Grown]
     tokenizer: Tokenizer
     template: ChatTemplate
     blocks: dict[str, TokenisedBlock]
+    prompts: dict[str, Prompts]
     folder: Path
     key: str
     inputs: dict[str, str]

@@ -1,9 +1,10 @@
-"""The story that all training stages share: mix, pack, load, train, save, write the receipt."""
+"""The story that the stages on given data share: mix, pack, load, train, save, write the receipt."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,9 +24,11 @@ from graftlm.models.adapters import (
 )
 from graftlm.models.loading import load_model, save_model
 from graftlm.models.trunk import causal_lm
-from graftlm.recipes.sources import token_share
+from graftlm.recipes.stage_settings import GradientStage, TrainingStage
 from graftlm.recipes.stages.context import StageContext, now
+from graftlm.recipes.tokenise import token_share
 from graftlm.training.epochs import HEURISTIC, epochs_for
+from graftlm.training.feed import Feed
 from graftlm.training.memory import GIB, available_memory, peak_memory, plan_memory, reset_peak
 from graftlm.training.objective import Objective
 from graftlm.training.trainer import Trainer, TrainingSettings
@@ -33,28 +36,46 @@ from graftlm.training.trainer import Trainer, TrainingSettings
 PADDED = "this model's attention cannot keep packed documents apart: they are padded instead, which is slower"
 
 MakeObjective = Callable[[torch.nn.Module, list[PackingPlan]], Objective]
+"""The trainable model, and the plans (training rows, held-out rows if any) → what is minimised."""
+
+
+@dataclass
+class Loaded:
+    """A model ready to be trained, and what is known about it."""
+
+    model: torch.nn.Module
+    parameters: dict[str, int]
+    predicted_bytes: int
+    began: float = field(default_factory=time.perf_counter)
+    started: str = field(default_factory=now)
+    notes: list[str] = field(default_factory=list)
 
 
 def train(stage: StageContext, make_objective: MakeObjective) -> Receipt:
-    """Run a training stage; it goes on from its last checkpoint when it was killed."""
-    started, began = now(), time.perf_counter()
+    """Run a language-model stage on given data; it goes on from its last checkpoint when it was killed."""
+    loaded = load_trainable(stage)
+    trainer, mixture = fit(stage, loaded, make_objective)
+    save_language_model(stage, loaded.model)
+    return write_receipt(stage, loaded, trainer, mixture)
+
+
+def load_trainable(
+    stage: StageContext, load: Callable[[str, torch.dtype, torch.device], torch.nn.Module] | None = None
+) -> Loaded:
+    """The start model in the stage's precision, every weight or an adapter ready for training.
+
+    Args:
+        load: place, number format and device → model; a causal language model by default.
+    """
     settings = stage.settings
-    notes: list[str] = []
-
-    mixture = mix_blocks(stage, notes)
-    plan = pack(mixture, row_tokens=settings.row_tokens, rows_per_step=settings.rows_per_step)
-    held_out = pack_held_out(stage)
-    say(
-        f"  {len(mixture.lengths):,} samples, {int(mixture.lengths.sum()):,} tokens, {plan.steps:,} steps of "
-        f"{settings.rows_per_step} × {settings.row_tokens:,} tokens, rows {plan.fill:.0%} full"
-    )
-
     reset_peak(stage.device)
     frozen = torch.bfloat16 if stage.bf16 and settings.method == "lora" else torch.float32
-    model: torch.nn.Module = load_model(stage.start_from, dtype=frozen, device=stage.device)
-    if not causal_lm(model).graft_packs:
-        notes.append(PADDED)
-        say(f"  {PADDED}")
+    model: torch.nn.Module = (
+        load(stage.start.where, frozen, stage.device)
+        if load
+        else load_model(stage.start.where, dtype=frozen, device=stage.device)
+    )
+    notes = [] if causal_lm(model).graft_packs else [PADDED]
     lora = settings.lora
     torch.manual_seed(stage.recipe.seed)  # a new adapter's matrices are random
     model = make_trainable(
@@ -63,12 +84,60 @@ def train(stage: StageContext, make_objective: MakeObjective) -> Receipt:
     if settings.recompute:
         recompute_activations(model)
     parameters = parameter_counts(model)
-    predicted = predict_memory(stage, model.config, parameters)
+    loaded = Loaded(model, parameters, predict_memory(stage, model.config, parameters), notes=notes)
+    for note in notes:
+        say(f"  {note}")
+    return loaded
 
-    trainer = Trainer(
-        model,
-        make_objective(model, [plan, *([held_out] if held_out else [])]),
+
+def fit(stage: StageContext, loaded: Loaded, make_objective: MakeObjective) -> tuple[Trainer, Mixture]:
+    """Mix and pack the blocks, and train on them."""
+    settings = stage.settings
+    assert isinstance(settings, TrainingStage)
+    mixture = mix_blocks(stage, settings, loaded.notes)
+    plan = pack(mixture, row_tokens=settings.row_tokens, rows_per_step=settings.rows_per_step)
+    held_out = pack_held_out(stage)
+    say(
+        f"  {len(mixture.lengths):,} samples, {int(mixture.lengths.sum()):,} tokens, {plan.steps:,} steps of "
+        f"{settings.rows_per_step} × {settings.row_tokens:,} tokens, rows {plan.fill:.0%} full"
+    )
+    objective = make_objective(loaded.model, [plan, *([held_out] if held_out else [])])
+    trainer = make_trainer(
+        stage,
+        loaded.model,
+        objective,
         plan,
+        held_out=held_out,
+        evaluate_every=settings.evaluate_every or max(1, plan.steps // 10),
+        patience=settings.patience,
+    )
+    record = trainer.fit()
+    if record.best_step is not None:
+        loaded.notes.append(f"the weights are those of step {record.best_step}, where the held-out loss was lowest")
+    return trainer, mixture
+
+
+def make_trainer(
+    stage: StageContext,
+    model: torch.nn.Module,
+    objective: Objective,
+    feed: Feed,
+    *,
+    held_out: PackingPlan | None = None,
+    evaluate_every: int = 0,
+    patience: int = 0,
+    part: str = "",
+) -> Trainer:
+    """A trainer with the stage's settings, which keeps its checkpoints in the stage's folder.
+
+    Args:
+        part: of a stage that trains several times: which time this is.
+    """
+    settings = stage.settings
+    return Trainer(
+        model,
+        objective,
+        feed,
         TrainingSettings(
             learning_rate=settings.peak_rate,
             weight_decay=settings.weight_decay,
@@ -76,67 +145,78 @@ def train(stage: StageContext, make_objective: MakeObjective) -> Receipt:
             clip=settings.clip,
             bf16=stage.bf16,
             seed=stage.recipe.seed,
-            log_every=max(1, plan.steps // 100),
-            evaluate_every=settings.evaluate_every or max(1, plan.steps // 10),
-            patience=settings.patience,
+            log_every=max(1, feed.steps // 100),
+            evaluate_every=evaluate_every,
+            patience=patience,
             save_every=settings.save_every,
             save_seconds=0 if settings.save_every else 300,
             keep=settings.keep,
             pad_rows=stage.device.type == "cuda",
         ),
         held_out=held_out,
-        folder=stage.folder / "checkpoints",
+        folder=stage.folder / "checkpoints" / part,
         key=stage.key,
-        title=stage.name,
+        title=f"{stage.name} {part}".rstrip(),
     )
-    record = trainer.fit()
-    if record.best_step is not None:
-        notes.append(f"the weights are those of step {record.best_step}, where the held-out loss was lowest")
 
+
+def save_language_model(stage: StageContext, model: torch.nn.Module) -> None:
+    """The adapter by itself, if there is one, and the whole model."""
     with atomic_folder(stage.model_folder) as folder:
-        if settings.method == "lora":
+        if stage.settings.method == "lora":
             save_adapter(model, str(folder / "adapter"))
-        save_as = torch.bfloat16 if stage.recipe.save_as == "bf16" else torch.float32
-        save_model(merge_adapter(model), stage.tokenizer, folder, save_as)
+        save_model(merge_adapter(model), stage.tokenizer, folder, save_format(stage))
+
+
+def save_format(stage: StageContext) -> torch.dtype:
+    return torch.bfloat16 if stage.recipe.save_as == "bf16" else torch.float32
+
+
+def write_receipt(stage: StageContext, loaded: Loaded, trainer: Trainer, mixture: Mixture | None = None) -> Receipt:
+    """The receipt of a stage that was trained; `mixture` where it was trained on given data."""
+    settings, record = stage.settings, trainer.record
+    rows = {name: block.train.accounting for name, block in stage.blocks.items()}
+    asked = {name: prompts.accounting for name, prompts in stage.prompts.items()}
     return Receipt(
         stage=stage.name,
         kind=settings.stage,
         key=stage.key,
         seed=stage.recipe.seed,
-        started=started,
-        seconds=time.perf_counter() - began,
+        started=loaded.started,
+        seconds=time.perf_counter() - loaded.began,
         versions=versions(),
         inputs=stage.inputs,
         settings=settings.model_dump(mode="json", by_alias=True),
         steps=record.steps,
-        tokens=int(mixture.lengths.sum()),
+        tokens=int(mixture.lengths.sum()) if mixture is not None else trainer.meter.all - trainer.meter.padding,
         targets=trainer.meter.target,
         stopped=record.stopped,
         speed=trainer.meter.speed(
-            matmul_parameters=parameters["matmul"], lora=settings.method == "lora", device=stage.device
+            matmul_parameters=loaded.parameters["matmul"], lora=settings.method == "lora", device=stage.device
         ),
         memory=Memory(
-            predicted_gib=predicted / GIB,
+            predicted_gib=loaded.predicted_bytes / GIB,
             measured_gib=peak_memory(stage.device) / GIB,
             what="GPU memory" if stage.device.type == "cuda" else "resident memory of the process",
         ),
-        shares=block_shares(stage, mixture),
+        shares=block_shares(settings, mixture) if mixture is not None else {},
         losses=record.losses,
         held_out=record.held_out,
-        accounting={name: block.train.accounting for name, block in stage.blocks.items()},
-        parameters=parameters,
-        notes=notes,
+        accounting=rows or asked,
+        parameters=loaded.parameters,
+        notes=loaded.notes,
     )
 
 
-def mix_blocks(stage: StageContext, notes: list[str]) -> Mixture:
+def mix_blocks(stage: StageContext, settings: TrainingStage, notes: list[str]) -> Mixture:
     """Decide how many tokens to train on, and draw them."""
-    settings = stage.settings
     stores = {name: stage.blocks[name].train for name in settings.blocks}
     shares = token_share(settings.blocks, stores)
-    tokens = settings.tokens or tokens_for_epochs(settings.epochs, stores, shares, notes)
-    for note in notes:
+    own: list[str] = []
+    tokens = settings.tokens or tokens_for_epochs(settings.epochs, stores, shares, own)
+    for note in own:
         say(f"  {note}")
+    notes += own
     order = settings.mix or stage.recipe.mix
     return mix(stores, shares, tokens, order, stage.recipe.seed)
 
@@ -170,9 +250,9 @@ def pack_held_out(stage: StageContext) -> PackingPlan | None:
     return pack(mixture, row_tokens=stage.settings.row_tokens)
 
 
-def block_shares(stage: StageContext, mixture: Mixture) -> dict[str, BlockShare]:
+def block_shares(settings: GradientStage, mixture: Mixture) -> dict[str, BlockShare]:
     """What was asked of each block, and what was trained on."""
-    requested = token_share(stage.settings.blocks, dict(zip(mixture.names, mixture.stores, strict=True)))
+    requested = token_share(settings.blocks, dict(zip(mixture.names, mixture.stores, strict=True)))
     realised = mixture.realised_shares()
     found = {}
     for place, (name, store) in enumerate(zip(mixture.names, mixture.stores, strict=True)):

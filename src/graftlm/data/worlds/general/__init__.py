@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import TypeVar
 
-from graftlm.data.samples import Chat, Labelled, Origin, Text, Turn
-from graftlm.data.worlds.general import everyday, facts, language, numbers, reading, stories, talk, words
+from graftlm.data.samples import Chat, Labelled, Origin, Preference, Text, Turn
+from graftlm.data.worlds.general import everyday, facts, language, numbers, reading, stories, sums, talk, words
 from graftlm.data.worlds.general.item import Item, Kind
 from graftlm.data.worlds.phrasing import LANGUAGES, Draw, Language, prose, question_and_answer, shuffled
 
@@ -27,7 +27,8 @@ KINDS: tuple[Kind, ...] = (
 )
 PROBE_ITEMS = 300
 PROBE_TEXTS = 200
-PARTS = ("text", "instructions", "probe", "probe_text")
+PARTS = ("text", "instructions", "preferences", "sums", "sums_chats", "sums_probe", "probe", "probe_text")
+SUMS_PROBE = 200
 
 _DECK = tuple(kind for kind in KINDS for _ in range(kind.weight))
 _MIN_LETTERS: dict[Language, int] = {"en": 70, "zh": 24}
@@ -85,6 +86,35 @@ def instructions(rng: Random, origin: Origin) -> Chat:
         item = _item(rng, kind, lang)
         turns += (Turn("user", item.question), Turn("assistant", item.answer))
     return Chat(tuple(turns), origin)
+
+
+_NEEDLESS: dict[Language, tuple[str, ...]] = {
+    "en": ("Please ask your doctor, too.", "I hope that this helps you.", "Do you have another question?"),
+    "zh": ("也请问问医生。", "希望这对你有帮助。", "你还有别的问题吗？"),
+}
+
+
+def preference(rng: Random, origin: Origin) -> Preference:
+    """The right answer and no more, over a wrong one or needless words behind it."""
+    while True:
+        kind, lang = _pick(rng)
+        item = _item(rng, kind, lang)
+        stop = ". " if lang == "en" else "。"
+        rejected = rng.choice([*item.wrong[:1], item.answer.rstrip(".。") + stop + rng.choice(_NEEDLESS[lang])])
+        if rejected != item.answer:
+            return Preference((Turn("user", item.question),), item.answer, rejected, origin, 2)
+
+
+def sums_chat(rng: Random, origin: Origin) -> Chat:
+    item = _item(rng, sums.KIND, rng.choice(LANGUAGES))
+    return Chat((Turn("user", item.question), Turn("assistant", item.answer)), origin)
+
+
+def sums_item(rng: Random, origin: Origin, *, probe: bool) -> Labelled:
+    """A sum of three numbers, to be answered in writing; those of the probe are never asked elsewhere."""
+    lang = rng.choice(LANGUAGES)
+    item = _draw(lambda: sums.long_sum(rng, lang), probe=probe)[0]
+    return Labelled((Turn("user", item.question),), (item.answer,), origin, (), sums.KIND.name, lang)
 
 
 def probe(seed: int) -> Iterator[tuple[Item, Kind, Language, Random]]:
