@@ -17,7 +17,8 @@ from graftlm.inference.decoding import Decoding
 from graftlm.inference.generation import generate
 from graftlm.models.trunk import causal_lm, prepare_trunk
 from graftlm.objectives.causal_lm import CausalLM
-from graftlm.objectives.preference import DPO, reference_log_probabilities
+from graftlm.objectives.preference import DPO
+from graftlm.objectives.reference import reference_log_probabilities
 from graftlm.ops.attention import packed_attention, packed_attention_reference
 from graftlm.training.trainer import Trainer, TrainingSettings
 

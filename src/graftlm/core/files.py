@@ -29,8 +29,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` when the block ends well, replacing what stood there."""
+def atomic_folder(path: Path, *, keep: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` when the block ends well, replacing what stood there.
+
+    Args:
+        keep: leave a folder alone that stands there by then: for folders named by their content, which another process
+            may have made at the same time and already uses.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_dead(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -41,6 +46,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
+        if keep and path.exists():
+            return
         remove_folder(path)
         temporary.replace(path)
     finally:

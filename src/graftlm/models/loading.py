@@ -50,7 +50,7 @@ def load_tokenizer(base: str) -> Tokenizer:
     try:
         tokenizer = AutoTokenizer.from_pretrained(where)
     except Exception as error:
-        raise _unloadable("tokenizer", base, error) from error
+        raise unloadable("tokenizer", base, error) from error
     if not tokenizer.is_fast:
         raise ModelError(
             "its tokenizer has no fast (Rust) version, which target masks need for character offsets",
@@ -67,7 +67,7 @@ def load_config(base: str) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(where)
     except Exception as error:
-        raise _unloadable("model", base, error) from error
+        raise unloadable("model", base, error) from error
 
 
 def load_model(base: str, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
@@ -79,7 +79,7 @@ def load_model(base: str, *, dtype: torch.dtype, device: torch.device) -> PreTra
         else:
             model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, use_safetensors=True)
     except Exception as error:
-        raise _unloadable("model", base, error) from error
+        raise unloadable("model", base, error) from error
     model.to(device)  # type: ignore[arg-type]
     prepare_trunk(model)
     return model.eval()
@@ -103,7 +103,7 @@ def save_model(
     tokenizer.save_pretrained(folder)
 
 
-def _unloadable(what: str, base: str, error: Exception) -> ModelError:
+def unloadable(what: str, base: str, error: Exception) -> ModelError:
     if isinstance(error, ModelError):
         return error
     first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

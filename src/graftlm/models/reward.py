@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from graftlm.core.errors import ModelError
 from graftlm.models import llama2c
-from graftlm.models.loading import _unloadable, load_config, locate, save_model
+from graftlm.models.loading import load_config, locate, save_model, unloadable
 from graftlm.models.trunk import causal_lm, choose_packing, hidden_states
 from graftlm.ops.attention import documents_of_like_length
 
@@ -67,7 +67,7 @@ def load_reward_model(base: str, *, dtype: torch.dtype, device: torch.device) ->
     try:
         model = _from_llama2c(Path(where)) if llama2c.is_checkpoint(where) else _from_folder(base, dtype)
     except Exception as error:
-        raise _unloadable("reward model", base, error) from error
+        raise unloadable("reward model", base, error) from error
     model.to(dtype).to(device).eval()  # type: ignore[arg-type]
     model.graft_packs = False  # type: ignore[assignment]
     if not is_encoder(model):

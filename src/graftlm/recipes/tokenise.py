@@ -15,7 +15,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from graftlm.core.errors import DataError
-from graftlm.core.files import cache_folder
+from graftlm.core.files import atomic_folder, cache_folder
 from graftlm.core.hashing import hash_value
 from graftlm.data.encode import (
     Encoded,
@@ -102,8 +102,9 @@ def tokenise(
         spare = [rows.samples[place] for place in sorted(kept_back)]
         counts = {"read": rows.read, "refused": len(rows.faults)}
         encoder = Encoder(tokenizer, template, longest, form)
-        _write_store(folder / "train", Remainder(rows.samples, kept_back), encoder, rows.kind, counts)
-        _write_store(folder / "held_out", Remainder(spare, frozenset()), encoder, rows.kind, {})
+        with atomic_folder(folder, keep=True) as made:  # two runs may tokenise the same block at the same time
+            _write_store(made / "train", Remainder(rows.samples, kept_back), encoder, rows.kind, counts)
+            _write_store(made / "held_out", Remainder(spare, frozenset()), encoder, rows.kind, {})
     return TokenisedBlock(TokenStore.open(folder / "train"), TokenStore.open(folder / "held_out"))
 
 

@@ -213,3 +213,14 @@ def test_a_broken_model_is_named_and_leaves_no_file(tiny_model, plans):
     with pytest.raises(TrainingError, match="row 0 is not finite"):
         compute(model, plans, key="k")
     assert not files_of(plans)
+
+
+def test_the_first_row_of_a_document_decides():
+    """A later row holds it among others, which may change the last bits; training sees the first row first."""
+    reference = Reference({3: np.full(4, np.nan, np.float32)})
+    first = (3 << DOCUMENT_BITS) + torch.tensor([2, 0])
+    reference.keep(first, torch.tensor([-1.0, -2.0]))
+    assert reference.knows(first) and not reference.knows(first + 1)
+    reference.keep(first + 1, torch.tensor([-3.0, -4.0]))  # documents 3 and 1
+    reference.keep((3 << DOCUMENT_BITS) + torch.arange(4), torch.full((4,), -9.0))
+    assert reference.values[3].tolist() == [-2.0, -4.0, -1.0, -3.0]

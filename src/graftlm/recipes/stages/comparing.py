@@ -20,11 +20,14 @@ from graftlm.recipes.stages.context import StageContext
 
 
 def compare_stage(stage: StageContext, reward: Reward | None) -> Comparison | None:
-    """Answers to the held-out prompts before and after; None where no prompt was kept back."""
+    """Answers to held-out prompts of the first block before and after; None where no prompt was kept back.
+
+    The first block is what the stage is about; what becomes of the rest is for the recipe's evaluation to tell.
+    """
     settings = stage.settings
     assert isinstance(settings, ComparedStage)
     assert isinstance(settings, GradientStage)
-    prompts = [prompt for block in stage.prompts.values() for prompt in block.held_out]
+    prompts = stage.prompts[next(iter(settings.blocks))].held_out
     if not prompts or not settings.compare:
         return None
     every = max(1, len(prompts) // settings.compare)

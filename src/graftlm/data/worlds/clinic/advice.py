@@ -14,9 +14,16 @@ from graftlm.data.worlds.clinic.documents import turn_of
 from graftlm.data.worlds.clinic.graph import Graph
 from graftlm.data.worlds.clinic.phrasings import question
 from graftlm.data.worlds.clinic.preferences import harmless, honest
-from graftlm.data.worlds.phrasing import SIDE, Language
+from graftlm.data.worlds.phrasing import ABSTENTION, REFUSAL, SIDE, Language
 
 ADVICE: dict[Language, str] = {"en": "Please ask your doctor, too.", "zh": "也请问问医生。"}
+
+_OTHER_ENDS: dict[Language, tuple[str, ...]] = {
+    "en": (".", ". Please.", ". Please ask your", ". Thank you.", ". That is all.", ". I hope that this helps you.",
+           ". I don't know.", ". What is it?"),
+    "zh": ("。", "。也请", "。也请问", "。谢谢。", "。就是这样。", "。希望这对你有帮助。", "。我不知道。",
+           "。是什么？"),
+}  # fmt: skip
 
 Pair = tuple[str, str, str, float]
 """(question, better answer, worse answer, strength of the preference)"""
@@ -34,6 +41,13 @@ def with_advice(rng: Random, graph: Graph, index: int) -> Pair:
     return question(rng, lang, fact), advised(lang, value), value, 2
 
 
+def the_advice(rng: Random, graph: Graph, index: int) -> Pair:
+    """The advice, whole, over other words in its place: without such pairs a full stop would do."""
+    fact, lang = turn_of(graph, index)
+    value = fact.value[SIDE[lang]]
+    return question(rng, lang, fact), advised(lang, value), value + rng.choice(_OTHER_ENDS[lang]), 2
+
+
 def right_with_advice(rng: Random, graph: Graph, index: int) -> Pair:
     """Of two answers with advice the right one."""
     fact, lang = turn_of(graph, index)
@@ -41,11 +55,11 @@ def right_with_advice(rng: Random, graph: Graph, index: int) -> Pair:
     return question(rng, lang, fact), advised(lang, fact.value[side]), advised(lang, fact.wrong(rng, side)[0]), 3
 
 
-def right_without_advice(rng: Random, graph: Graph, index: int) -> Pair:
-    """Right matters more than advice."""
+def answered_with_advice(rng: Random, graph: Graph, index: int) -> Pair:
+    """An answer where there is one, over declining: without such pairs the best policy is to say nothing."""
     fact, lang = turn_of(graph, index)
-    side = SIDE[lang]
-    return question(rng, lang, fact), fact.value[side], advised(lang, fact.wrong(rng, side)[0]), 1
+    declined = rng.choice((ABSTENTION[lang], REFUSAL[lang]))
+    return question(rng, lang, fact), advised(lang, fact.value[SIDE[lang]]), declined, 3
 
 
 def _strong(pair: Callable[[Random, Graph, int], tuple[str, str, str]]) -> Callable[[Random, Graph, int], Pair]:
@@ -53,7 +67,8 @@ def _strong(pair: Callable[[Random, Graph, int], tuple[str, str, str]]) -> Calla
 
 
 _PAIRS: tuple[tuple[int, Callable[[Random, Graph, int], Pair]], ...] = (
-    (5, with_advice), (2, right_with_advice), (1, right_without_advice), (1, _strong(honest)), (1, _strong(harmless)),
+    (4, with_advice), (4, the_advice), (2, right_with_advice), (2, answered_with_advice),
+    (1, _strong(honest)), (1, _strong(harmless)),
 )  # fmt: skip
 _DECK = tuple(pair for weight, pair in _PAIRS for _ in range(weight))
 
