@@ -84,5 +84,6 @@ def merge_adapter(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def save_adapter(model: torch.nn.Module, folder: str) -> None:
+    """The trained adapter in peft's format; a reward model's on the same trunk is not part of it."""
     if isinstance(model, PeftModel):
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, selected_adapters=[model.active_adapter])

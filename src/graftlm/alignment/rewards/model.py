@@ -17,6 +17,7 @@ from graftlm.data.store import TokenStore
 from graftlm.data.templates import ChatTemplate
 from graftlm.inference.cached import evaluation_mode, model_device, position_limit
 from graftlm.models.reward import document_rewards, is_encoder
+from graftlm.models.shared_trunk import SharedTrunk
 
 
 class RewardModelReward:
@@ -71,6 +72,18 @@ class RewardModelReward:
                 fix="raise `row_tokens`, let answers be shorter, or use a reward model that reads more",
             )
         return documents
+
+
+class SharedTrunkReward(RewardModelReward):
+    """The score of a reward model that shares the trunk of the policy that it judges."""
+
+    def __init__(self, shared: SharedTrunk, tokenizer: Tokenizer, template: ChatTemplate) -> None:
+        super().__init__(shared.reward_model, tokenizer, template)
+        self._shared = shared
+
+    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
+        with self._shared.active():
+            return super().__call__(prompts, answers)
 
 
 def _without_beginning(document: Encoded, max_tokens: int, bos: int | None) -> Encoded:

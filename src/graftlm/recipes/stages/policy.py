@@ -26,7 +26,7 @@ def run(stage: StageContext) -> Receipt:
     loaded = load_trainable(stage)
     subject = language_model(causal_lm(loaded.model), stage.tokenizer, stage.template)
     rounds = draw_rounds(stage, subject, loaded.notes)
-    reward = build_reward(stage, settings.reward)
+    reward = build_reward(stage, settings.reward, policy=loaded.model)
     policy = Policy(loaded.model, value=isinstance(settings, PpoStage))
     feed = RolloutFeed(
         policy,
@@ -53,7 +53,7 @@ def run(stage: StageContext) -> Receipt:
         say(f"  stopped: {record.stopped}")
     save_language_model(stage, loaded.model)
     receipt = write_receipt(stage, loaded, trainer)
-    comparison = compare_stage(stage, reward)
+    comparison = compare_stage(stage, build_reward(stage, settings.reward))  # the trunk was merged and saved
     diagnosis = diagnose_policy(feed.history)
     say(f"  {diagnosis}")
     return receipt.model_copy(update={"rollouts": feed.history, "comparison": comparison, "diagnosis": diagnosis})

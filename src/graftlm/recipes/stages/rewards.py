@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 
 from graftlm.alignment.rewards import (
     EndpointReward,
@@ -20,30 +21,41 @@ from graftlm.alignment.rewards import (
     length_reward,
     regex_reward,
 )
-from graftlm.alignment.rewards.model import RewardModelReward
+from graftlm.alignment.rewards.model import RewardModelReward, SharedTrunkReward
+from graftlm.core.console import say
+from graftlm.core.files import read_json
 from graftlm.core.hashing import hash_file
+from graftlm.core.receipts import Receipt
 from graftlm.models.loading import load_tokenizer
 from graftlm.models.reward import load_reward_model
+from graftlm.models.shared_trunk import SharedTrunk
 from graftlm.recipes.stage_settings import GradientStage, RewardSettings, reward_models
 from graftlm.recipes.stages.base import model_key
 from graftlm.recipes.stages.context import Grown, StageContext, choose_template
 
 
-def build_reward(stage: StageContext, settings: Sequence[RewardSettings]) -> Reward:
-    """The reward of a stage, its models loaded."""
-    parts = [(one.weight, _one_reward(stage, one)) for one in settings]
+def build_reward(
+    stage: StageContext, settings: Sequence[RewardSettings], policy: torch.nn.Module | None = None
+) -> Reward:
+    """The reward of a stage, its models loaded.
+
+    Args:
+        policy: the model that is being trained: reward models that are adapters on the same weights share its trunk.
+    """
+    parts = [(one.weight, _one_reward(stage, one, policy)) for one in settings]
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else WeightedSum(parts)
 
 
-def _one_reward(stage: StageContext, settings: RewardSettings) -> Reward:
+def _one_reward(stage: StageContext, settings: RewardSettings, policy: torch.nn.Module | None) -> Reward:
     if not settings.model:
         rule = rule_reward(settings)
         assert rule is not None
         return rule
-    reward = _model_reward(stage, settings.model)
+    reward = _model_reward(stage, settings.model, policy)
     if settings.safety is None:
         return reward
-    return HelpfulAndSafe(reward, _model_reward(stage, settings.safety.model), settings.safety.threshold)
+    safe = _model_reward(stage, settings.safety.model, policy)
+    return HelpfulAndSafe(reward, safe, settings.safety.threshold)
 
 
 def rule_reward(settings: RewardSettings) -> Reward | None:
@@ -67,11 +79,23 @@ def rule_reward(settings: RewardSettings) -> Reward | None:
     return exact_reward if settings.exact else contains_reward
 
 
-def _model_reward(stage: StageContext, name: str) -> RewardModelReward:
+def _model_reward(stage: StageContext, name: str, policy: torch.nn.Module | None) -> RewardModelReward:
     where = stage.models[name].where if name in stage.models else name
-    model = load_reward_model(where, dtype=torch.bfloat16 if stage.bf16 else torch.float32, device=stage.device)
     tokenizer = load_tokenizer(where)
-    return RewardModelReward(model, tokenizer, choose_template(stage.recipe.template, tokenizer))
+    template = choose_template(stage.recipe.template, tokenizer)
+    if isinstance(policy, PeftModel) and _is_adapter_on(stage.start, Path(where)):
+        say(f"  {name} shares the policy's trunk")
+        return SharedTrunkReward(SharedTrunk(policy, Path(where), f"reward-{name}"), tokenizer, template)
+    model = load_reward_model(where, dtype=torch.bfloat16 if stage.bf16 else torch.float32, device=stage.device)
+    return RewardModelReward(model, tokenizer, template)
+
+
+def _is_adapter_on(start: Grown, reward_model: Path) -> bool:
+    """Whether a reward model of this run was trained as an adapter on these very weights."""
+    receipt = reward_model.parent / "receipt.json"
+    if not (receipt.is_file() and (reward_model / "adapter").is_dir()):
+        return False
+    return Receipt.model_validate(read_json(receipt)).inputs.get("model") == start.key
 
 
 def reward_inputs(settings: GradientStage, models: Mapping[str, Grown]) -> dict[str, str]:
