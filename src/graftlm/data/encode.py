@@ -261,8 +261,9 @@ class Truncated(Generic[Item]):
 
 
 def truncate(encoded: Sequence[Item], max_tokens: int) -> Truncated[Item]:
-    """Cut documents (or pairs of documents) to `max_tokens` from the right; drop those left without a target.
+    """Cut documents to `max_tokens` from the right; drop those left without a target.
 
+    Pairs of documents lose the beginning of their prompt first: what is learnt are the answers, which stand at the end.
     A sample that has no target before the cut is dropped, too: it could only dilute a batch.
     """
     if max_tokens < 2:
@@ -292,8 +293,22 @@ def _documents(item: Encoded | tuple[Encoded, Encoded]) -> tuple[Encoded, ...]:
 
 def _shortened(item: Item, max_tokens: int) -> Item:
     if isinstance(item, tuple):
-        return _cut(item[0], max_tokens), _cut(item[1], max_tokens)
+        excess = max(len(one.tokens) for one in item) - max_tokens
+        first, second = (_without_beginning(one, excess) for one in item)
+        return _cut(first, max_tokens), _cut(second, max_tokens)
     return _cut(item, max_tokens)
+
+
+def _without_beginning(document: Encoded, excess: int) -> Encoded:
+    """The document without `excess` tokens behind its first (which may be a bos), as far as its prompt has them.
+
+    Both answers of a pair lose the same part of their common prompt, so that they stay answers to one question.
+    """
+    prompt = int(document.targets.argmax()) if document.targets.any() else 0
+    cut = np.arange(1, max(1, min(1 + excess, prompt)))
+    if not len(cut):
+        return document
+    return replace(document, tokens=np.delete(document.tokens, cut), targets=np.delete(document.targets, cut))
 
 
 def _cut(document: Encoded, max_tokens: int) -> Encoded:

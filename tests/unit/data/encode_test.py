@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -81,9 +82,9 @@ def test_preferences_come_in_pairs() -> None:
     assert said == [[f" good {i}</s>", f" bad {i}</s>"] for i in range(3)]
 
 
-def document(tokens: int, targets: list[int]) -> Encoded:
+def document(tokens: int, targets: Sequence[int]) -> Encoded:
     mask = np.zeros(tokens, dtype=bool)
-    mask[targets] = True
+    mask[list(targets)] = True
     return Encoded(np.arange(tokens, dtype=np.uint32), mask)
 
 
@@ -100,11 +101,19 @@ def test_truncation_counts_what_it_costs() -> None:
     assert before - after == short.truncation.tokens_cut
 
 
-def test_a_pair_is_dropped_when_one_answer_is_lost() -> None:
-    pairs = [(document(4, [3]), document(6, [3, 5])), (document(4, [3]), document(6, [5]))]
+def test_a_pair_loses_the_beginning_of_its_prompt_and_keeps_its_answers() -> None:
+    short = truncate([(document(8, [6, 7]), document(10, [6, 7, 8, 9]))], 6)
+    first, second = short.items[0]
+    assert first.tokens.tolist() == [0, 5, 6, 7] and first.targets.tolist() == [False, False, True, True]
+    assert second.tokens.tolist() == [0, 5, 6, 7, 8, 9], "both lose the same part of the common prompt"
+    assert short.truncation == Truncation(samples_cut=1, samples_dropped=0, tokens_cut=8, targets_cut=0)
+
+
+def test_an_answer_longer_than_the_limit_is_cut_and_a_pair_without_an_answer_dropped() -> None:
+    pairs = [(document(4, [2, 3]), document(9, range(2, 9))), (document(4, []), document(6, [5]))]
     short = truncate(pairs, 5)
-    assert short.kept == [0] and len(short.items[0][1].tokens) == 5
-    assert short.truncation == Truncation(samples_cut=1, samples_dropped=1, tokens_cut=11, targets_cut=3)
+    assert short.kept == [0] and short.items[0][1].tokens.tolist() == [0, 2, 3, 4, 5]
+    assert short.truncation == Truncation(samples_cut=1, samples_dropped=1, tokens_cut=1 + 4 + 10, targets_cut=3 + 1)
 
 
 def test_refusals() -> None:
