@@ -2,7 +2,7 @@
 
     python bench/alignment.py --seeds 0 1 2 --output runs/alignment
 
-Runs recipes/clinic-rlhf.yaml with KTO, ORPO and SimPO beside it, and recipes/sums-grpo.yaml, and prints each figure with
+Runs recipes/clinic-rlhf.yaml with KTO, ORPO and SimPO beside it, and recipes/sums-grpo.yaml; prints each figure with
 the bound it is to reach. A run that was broken off goes on where it stood. The last line is JSON.
 """
 

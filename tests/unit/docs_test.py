@@ -13,21 +13,24 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from graftlm.alignment.rewards import function_reward
 from graftlm.cli import app
 from graftlm.data import worlds
 from graftlm.data.records import SCHEMAS, detect
+from graftlm.data.samples import Origin, Prompt, Turn
 from graftlm.data.templates import TEMPLATES
 from graftlm.evaluation.tasks import HEADLINES
+from graftlm.recipes import stage_settings as settings
 from graftlm.recipes.loading import load_recipe
-from graftlm.recipes.schema import (
-    Block,
-    DpoStage,
+from graftlm.recipes.schema import Block, NewBase, Recipe, TaskSettings
+from graftlm.recipes.stage_settings import (
+    STAGE_KINDS,
+    ComparedStage,
     LoraSettings,
-    NewBase,
+    PolicyStage,
+    PreferenceStage,
     PretrainStage,
-    Recipe,
-    SftStage,
-    TaskSettings,
+    TrainingStage,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -64,14 +67,24 @@ def section(page: str, title: str) -> str:
 
 def table_of_keys(title: str) -> dict[str, str]:
     """Key → default, from the tables of one section of docs/recipes.md (subsections apart)."""
-    own = re.split(r"^### ", section("docs/recipes.md", title), flags=re.MULTILINE)[0]
+    own = re.split(r"^#+ ", section("docs/recipes.md", title), flags=re.MULTILINE)[0]
     rows = [cells(line) for line in own.splitlines() if line.startswith("| `")]
-    return {row[0].strip("`"): row[2] for row in rows}
+    return {row[0].strip("`"): row[2] for row in rows if len(row) == 5}
 
 
 def keys_of(*models: type[BaseModel]) -> dict[str, Any]:
     """Key as a recipe writes it → its field."""
     return {field.alias or name: field for model in models for name, field in model.model_fields.items()}
+
+
+def own_keys(model: type[BaseModel], *parents: type[BaseModel]) -> dict[str, Any]:
+    """Keys that the parents lack, or have another default for; `stage` is the entry's name."""
+    known = keys_of(*parents)
+    return {
+        key: field
+        for key, field in keys_of(model).items()
+        if key != "stage" and (key not in known or written_default(known[key]) != written_default(field))
+    }
 
 
 def written_default(field: Any) -> str | None:
@@ -87,8 +100,21 @@ def written_default(field: Any) -> str | None:
 SECTIONS: dict[str, dict[str, Any]] = {
     "Recipe": keys_of(Recipe),
     "data": keys_of(Block),
-    "stages": keys_of(DpoStage, SftStage, PretrainStage),  # the last one's defaults count
+    "stages": keys_of(PretrainStage),
     "lora": keys_of(LoraSettings),
+    "The reward stage": own_keys(settings.RewardStage, TrainingStage),
+    "Answers before and after": keys_of(ComparedStage),
+    "The preference stages": own_keys(PreferenceStage, TrainingStage, ComparedStage),
+    "dpo": own_keys(settings.DpoStage, PreferenceStage),
+    "kto": own_keys(settings.KtoStage, PreferenceStage),
+    "orpo": own_keys(settings.OrpoStage, PreferenceStage),
+    "simpo": own_keys(settings.SimpoStage, PreferenceStage),
+    "The policy stages": own_keys(PolicyStage, settings.GradientStage, ComparedStage),
+    "ppo": own_keys(settings.PpoStage, PolicyStage),
+    "grpo": own_keys(settings.GrpoStage, PolicyStage),
+    "best_of": own_keys(settings.BestOfStage, TrainingStage, ComparedStage),
+    "Rewards": keys_of(settings.RewardSettings),
+    "safety": keys_of(settings.SafetyReward),
     "evaluation": {k: field for k, field in keys_of(TaskSettings).items() if k not in keys_of(Block)},
     "base": keys_of(NewBase),
 }
@@ -113,10 +139,18 @@ def test_every_section_of_the_schema_has_a_table() -> None:
     """A new model inside the schema must not go undocumented."""
     from graftlm.recipes import schema
 
-    parts = {p for p in vars(schema).values() if isinstance(p, type) and issubclass(p, schema.Part)}
+    names = {**vars(schema), **vars(settings)}
+    parts = {p for p in names.values() if isinstance(p, type) and issubclass(p, settings.Part)}
     known = {key for fields in SECTIONS.values() for key in fields}
     for part in parts:
         assert set(keys_of(part)) <= known, f"{part.__name__} has keys that docs/recipes.md does not list"
+
+
+def test_every_kind_of_stage_is_listed() -> None:
+    own = re.split(r"^#+ ", section("docs/recipes.md", "stages"), flags=re.MULTILINE)[0]
+    rows = [cells(line) for line in own.splitlines() if line.startswith("| `")]
+    kinds = [kind for row in rows if len(row) == 3 for kind in re.findall("`(.*?)`", row[0])]
+    assert sorted(kinds) == sorted(STAGE_KINDS)
 
 
 @pytest.mark.parametrize("page", READMES)
@@ -168,6 +202,22 @@ def test_python_example_imports_what_exists(page: str) -> None:
     for node in imports:
         for alias in node.names:
             assert hasattr(importlib.import_module(str(node.module)), alias.name)
+
+
+def test_the_reward_function_of_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [program] = fences("docs/alignment.md", "python")
+    (tmp_path / "my_rewards.py").write_text(program, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = Prompt((Turn("user", "What is 2 + 3?"),), Origin("page", 1), ("5",))
+    assert function_reward("my_rewards:close")([asked] * 3, ["It is 5.", "7", "five"]) == [1, 1 / 3, 0]
+
+
+def test_the_rewards_of_the_page_are_rewards() -> None:
+    given = [yaml.safe_load(fence)["reward"] for fence in fences("docs/recipes.md", "yaml") if fence[:7] == "reward:"]
+    assert len(given) == 4
+    for reward in given:
+        for one in settings.listed_rewards(reward):
+            settings.RewardSettings.model_validate(one)
 
 
 def test_data_page_shows_every_layout() -> None:

@@ -50,6 +50,7 @@ def compare_answers(
     subject = after()
     new = _answer(subject, asked, reward, max_new_tokens, seed)
     new_log_p = _log_probabilities(subject.model, new.rollouts, row_tokens)
+    del subject  # before the other one is loaded
     subject = before()
     old = _answer(subject, asked, reward, max_new_tokens, seed)
     kl_R = new_log_p - _log_probabilities(subject.model, new.rollouts, row_tokens)

@@ -67,7 +67,7 @@ class ValueCredit:
         }
         if self.target is not None:
             kl = float((rollouts.sums("old") - rollouts.sums("reference")).mean())
-            self.price = adapted_price(self.price, kl, self.target, answers=len(rollouts))
+            self.price = adapted_price(self.price, kl, self.target)
         return figures
 
     def state(self) -> dict[str, Any]:

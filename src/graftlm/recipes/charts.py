@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from graftlm.core.receipts import Interval
 
@@ -22,15 +23,13 @@ LINES = ("#0a0a00", "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04")
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"} | {
     colour: f"--line-{place}" for place, colour in enumerate(LINES)
 }
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "graft",  # ids come from a hash, not from chance: the same run gives the same file
     "font.size": 10.5,
     "text.color": INK,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -45,200 +44,153 @@ _STYLE: Any = {
 }
 
 
-_Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Point:
-    """A model on the map: what it kept of the general side, what it knows of the domain; both as shares."""
-
-    label: str
-    kept: Interval
-    score: Interval
+LARGE, SMALL = (3.5, 2.5), (2.55, 2.1)
+"""Inches: three or four stand side by side on the page."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart; `noisy` ones are drawn faint, with a running mean over them."""
+    """One line of a chart.
+
+    Attributes:
+        noisy: drawn faint, with a running mean over it.
+        spread: half the height of a band around each value.
+    """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     noisy: bool = False
+    spread: Sequence[float] = ()
 
 
-def gain_map(points: Sequence[Point], links: Sequence[tuple[int, int]]) -> str:
-    """Domain score over general ability kept, a point a model; links are the paths of training."""
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(6.6, 4.5)
-        left = min(0.9, *(p.kept.low for p in points)) * 100
-        right = max(1.02, *(p.kept.high for p in points)) * 100
-        pad = (right - left) * 0.08
-        axes.set_xlim(left - pad, right + pad)
-        axes.set_ylim(-4, 112)
-        axes.set_yticks(range(0, 101, 20))
-        axes.set_xlabel("General ability kept (% of the base model)")
-        axes.set_ylabel("Domain score (%)")
-        axes.axvline(100, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        axes.axhline(100, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        axes.plot([100], [100], marker="*", markersize=15, color=LINES[2], linestyle="none")
-        axes.annotate(
-            "learnt all, forgot nothing",
-            (100, 100),
-            (-10, 7),
-            textcoords="offset points",
-            ha="right",
-            color=LINES[2],
-        )
-        for start, end in links:
-            _arrow(axes, points[start], points[end])
-        for place, point in enumerate(points):
-            _cross(axes, point, LINES[1] if place == 0 else LINES[0])
-        _label_points(figure, axes, points, links)
-        return _svg(figure, "gain-map", "Domain score against general ability kept, one point a model")
+@dataclass(frozen=True)
+class Guide:
+    """A level that a line is to be read against."""
+
+    label: str
+    value: float
 
 
-def _arrow(axes: Axes, start: Point, end: Point) -> None:
-    axes.annotate(
-        "",
-        (end.kept.value * 100, end.score.value * 100),
-        (start.kept.value * 100, start.score.value * 100),
-        arrowprops={"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.3, "shrinkA": 6, "shrinkB": 6},
-    )
-
-
-def _cross(axes: Axes, point: Point, colour: str) -> None:
-    x, y = point.kept.value * 100, point.score.value * 100
-    axes.errorbar(
-        [x],
-        [y],
-        xerr=[[x - point.kept.low * 100], [point.kept.high * 100 - x]],
-        yerr=[[y - point.score.low * 100], [point.score.high * 100 - y]],
-        fmt="o",
-        markersize=8,
-        color=colour,
-        capsize=3,
-        elinewidth=1.5,
-        zorder=3,
-    )
-
-
-def _label_points(figure: Figure, axes: Axes, points: Sequence[Point], links: Sequence[tuple[int, int]]) -> None:
-    """Write each name where it covers least of the points, bars, arrows, guides and other names."""
-
-    def place(kept: float, score: float) -> tuple[float, float]:
-        """Shares → typographic points."""
-        x, y = axes.transData.transform((kept * 100, score * 100)).tolist()
-        return x * 72 / figure.dpi, y * 72 / figure.dpi
-
-    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    frame = (*place(left / 100, low / 100), *place(right / 100, high / 100))
-    taken = _occupied(place, points, links)
-    for point in points:
-        (x, y), (start, _), (end, _) = (place(kept, point.score.value) for kept in _ends(point.kept))
-        width, height = _text_width(point.label, 11.5), 13.0
-        offsets = [(dx, dy) for dy in (12, -12) for dx in (10, -10 - width, -width / 2)]
-        offsets += [(end - x + 6, 0), (start - x - 6 - width, 0)]
-        offsets += [(dx, dy) for dy in (22, -22) for dx in (10, -10 - width, -width / 2)]
-        boxes = [(x + dx, y + dy - height / 2, x + dx + width, y + dy + height / 2) for dx, dy in offsets]
-        costs = [sum(_overlap(box, other) for other in taken) + _outside(box, frame) for box in boxes]
-        best = costs.index(min(costs))
-        taken.append(boxes[best])
-        axes.annotate(
-            _plain(point.label),
-            (point.kept.value * 100, point.score.value * 100),
-            offsets[best],
-            textcoords="offset points",
-            va="center",
-            fontsize=11.5,
-            fontweight="bold",
-        )
-
-
-def _occupied(
-    place: Callable[[float, float], tuple[float, float]],
-    points: Sequence[Point],
+def interval_lines(
+    title: str,
+    models: Sequence[str],
+    rows: Mapping[str, Sequence[Interval | None]],
     links: Sequence[tuple[int, int]],
-) -> list[_Box]:
-    """Boxes around all that a name should not cover."""
-    star_x, star_y = place(1, 1)
-    boxes = [(star_x - 160, star_y - 8, star_x + 8, star_y + 16), (star_x - 1, 0.0, star_x + 1, star_y)]
-    for point in points:
-        (x, y), (left, low), (right, high) = map(place, _ends(point.kept), _ends(point.score))
-        boxes += [(x - 7, y - 7, x + 7, y + 7), (left, y - 3, right, y + 3), (x - 3, low, x + 3, high)]
-    for start, end in ((points[a], points[b]) for a, b in links):
-        along_x = np.linspace(start.kept.value, end.kept.value, 25)
-        along_y = np.linspace(start.score.value, end.score.value, 25)
-        boxes += [(x - 3, y - 3, x + 3, y + 3) for x, y in map(place, along_x, along_y)]
-    return boxes
+) -> str:
+    """One colour a task, a point a model with its interval; lines follow the training: for metrics that are no shares.
 
-
-def _ends(interval: Interval) -> tuple[float, float, float]:
-    return interval.value, interval.low, interval.high
-
-
-def _overlap(one: _Box, other: _Box) -> float:
-    wide = min(one[2], other[2]) - max(one[0], other[0])
-    high = min(one[3], other[3]) - max(one[1], other[1])
-    return max(wide, 0.0) * max(high, 0.0)
-
-
-def _outside(box: _Box, frame: _Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1]) - _overlap(box, frame)
-
-
-def _text_width(text: str, size: float) -> float:
-    """Rough: the page's font is not known here."""
-    return sum(size if ord(letter) > 0x2E80 else size * 0.62 for letter in text)
-
-
-def interval_lines(title: str, models: Sequence[str], rows: Mapping[str, Sequence[Interval | None]]) -> str:
-    """One line a task over the models, with intervals: for metrics that are no shares."""
-    with matplotlib.rc_context(_STYLE):
+    Args:
+        links: (place of a model, place of one that was trained from it).
+    """
+    with matplotlib.rc_context(STYLE):
         turned = 30 if len(models) > 5 else 0
-        figure, axes = _figure(4.1, 4.5, bottom=0.9 if turned else 0.52)
+        figure, axes = make_figure(4.1, 4.5, bottom=0.9 if turned else 0.52)
         for place, (name, values) in enumerate(rows.items()):
             found = [(x, value) for x, value in enumerate(values) if value is not None]
+            colour = LINES[place % len(LINES)]
             axes.errorbar(
                 [x for x, _ in found],
                 [v.value for _, v in found],
                 yerr=[[v.value - v.low for _, v in found], [v.high - v.value for _, v in found]],
-                marker="o",
+                fmt="o",
                 capsize=3,
-                color=LINES[place % len(LINES)],
-                label=_plain(name),
+                color=colour,
+                label=plain(name),
             )
-        axes.set_xticks(range(len(models)), [_plain(model) for model in models], rotation=turned)
+            for ends in links:
+                joined = [(x, value.value) for x in ends if (value := values[x]) is not None]
+                axes.plot([x for x, _ in joined], [y for _, y in joined], color=colour)
+        axes.set_xticks(range(len(models)), [plain(model) for model in models], rotation=turned)
         axes.set_xlim(-0.4, len(models) - 0.6)
         axes.set_ylim(0, None)
         axes.set_ylabel(title)
         axes.legend(loc="lower left")
-        return _svg(figure, "interval-lines", title)
+        return to_svg(figure, "interval-lines", title)
 
 
-def curves(name: str, title: str, lines: Sequence[Line], *, percent: bool = False) -> str:
-    """Lines over training steps."""
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(3.5, 2.6, left=0.7)
+def curves(
+    name: str,
+    title: str,
+    lines: Sequence[Line],
+    *,
+    percent: bool = False,
+    over: str = "step",
+    guides: Sequence[Guide] = (),
+    small: bool = False,
+) -> str:
+    """Lines over training steps, or over rounds."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = make_figure(*(SMALL if small else LARGE), left=0.6)
         for place, line in enumerate(lines):
             _draw(axes, line, LINES[place % len(LINES)], 100 if percent else 1)
+        for guide in guides:
+            axes.axhline(guide.value, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+            axes.annotate(
+                plain(guide.label), (0.02, guide.value), (0, 3), xycoords=("axes fraction", "data"),
+                textcoords="offset points", color=MUTED, fontsize=9.5,
+            )  # fmt: skip
         if percent:
             axes.set_ylim(-4, 104)
-        axes.set_title(_plain(title))
-        axes.set_xlabel("step")
+        elif guides:
+            axes.margins(y=0.14)  # room for their words
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if small else 7, integer=True))
+        _write_title(figure, title)
+        axes.set_xlabel(over)
         if len(lines) > 1:
-            axes.legend(loc="best", fontsize=9.5)
-        return _svg(figure, name, title)
+            axes.legend(loc="best", fontsize=9)
+        return to_svg(figure, name, title)
 
 
 def _draw(axes: Axes, line: Line, colour: str, scale: float) -> None:
     y = np.asarray(line.y, dtype=float) * scale
-    label = _plain(line.label)
+    label = plain(line.label)
+    if line.spread:
+        half = np.asarray(line.spread, dtype=float) * scale
+        axes.fill_between(line.x, y - half, y + half, color=colour, alpha=0.15, linewidth=0)
     if not line.noisy or len(y) < 20:
         axes.plot(line.x, y, color=colour, marker="o" if len(y) < 30 else "", markersize=4, label=label)
         return
     axes.plot(line.x, y, color=colour, linewidth=0.9, alpha=0.35)
     axes.plot(line.x, running_mean(y, max(3, len(y) // 10)), color=colour, linewidth=1.8, label=label)
+
+
+def histogram(name: str, title: str, edges: Sequence[float], shares: Mapping[str, Sequence[float]]) -> str:
+    """Shares of several groups in the same bins, as steps over one another."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = make_figure(*SMALL)
+        for place, (group, values) in enumerate(shares.items()):
+            colour = LINES[place % len(LINES)]
+            percents = np.asarray(values, dtype=float) * 100
+            axes.stairs(percents, edges, fill=True, color=colour, alpha=0.2)
+            axes.stairs(percents, edges, color=colour, linewidth=1.6, label=plain(group))
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.25)  # the legend's room
+        _write_title(figure, title)
+        axes.set_xlabel("reward")
+        axes.legend(loc="upper center", fontsize=9, ncols=len(shares), columnspacing=1)
+        return to_svg(figure, name, title)
+
+
+def calibration(name: str, title: str, bins: Sequence[tuple[float, float, int]]) -> str:
+    """Share right over predicted probability, a dot a bin: the larger, the more pairs; their number at the foot."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = make_figure(*SMALL)
+        axes.plot([50, 100], [50, 100], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        whole = sum(pairs for _, _, pairs in bins)
+        for predicted, right, pairs in bins:
+            size = 14 + 110 * pairs / whole
+            axes.scatter([predicted * 100], [right * 100], s=size, color=LINES[0], alpha=0.8, linewidth=0, zorder=3)
+            axes.annotate(
+                str(pairs), (predicted * 100, 0.02), xycoords=("data", "axes fraction"), rotation=90, ha="center",
+                va="bottom", fontsize=8.5, color=MUTED,
+            )  # fmt: skip
+        axes.set_xlim(47, 104)
+        axes.set_ylim(min(50.0, *(right * 100 for _, right, _ in bins)) - 28, 107)
+        axes.set_yticks([tick for tick in (0, 25, 50, 75, 100) if tick >= axes.get_ylim()[0] + 20])
+        _write_title(figure, title)
+        axes.set_xlabel("predicted (%)")
+        axes.set_ylabel("right (%)")
+        return to_svg(figure, name, title)
 
 
 def running_mean(y: np.ndarray, width: int) -> np.ndarray:
@@ -250,7 +202,7 @@ def running_mean(y: np.ndarray, width: int) -> np.ndarray:
     return (sums[behind] - sums[first]) / (behind - first)
 
 
-def _figure(width: float, height: float, left: float = 0.62, bottom: float = 0.52) -> tuple[Figure, Axes]:
+def make_figure(width: float, height: float, left: float = 0.62, bottom: float = 0.52) -> tuple[Figure, Axes]:
     """Sizes and margins in inches; margins that are set spare the search for tight ones, half of the time."""
     figure = Figure(figsize=(width, height))
     axes = figure.add_subplot()
@@ -258,12 +210,18 @@ def _figure(width: float, height: float, left: float = 0.62, bottom: float = 0.5
     return figure, axes
 
 
-def _plain(text: str) -> str:
+def _write_title(figure: Figure, title: str) -> None:
+    """At the figure's left edge: above the axes alone there is less room."""
+    width, height = figure.get_size_inches()
+    figure.text(0.06 / width, 1 - 0.2 / height, plain(title), fontsize=11)
+
+
+def plain(text: str) -> str:
     """Dollar signs are letters here, not formulas."""
     return text.replace("$", r"\$")
 
 
-def _svg(figure: Figure, name: str, says: str) -> str:
+def to_svg(figure: Figure, name: str, says: str) -> str:
     """The figure as an <svg> element: ids made unique by `name`, colours and font left to the page."""
     buffer = io.StringIO()
     with warnings.catch_warnings():

@@ -44,10 +44,10 @@ from graftlm.recipes.stage_settings import (
 from graftlm.recipes.stages.base import prepare_base, tokenizer_key
 from graftlm.recipes.stages.context import FALLBACK_TEMPLATE, choose_bf16, choose_device, choose_template
 from graftlm.recipes.stages.rewards import rule_reward
-from graftlm.recipes.stages.tuning import tokens_for_epochs
+from graftlm.recipes.stages.tuning import stage_memory, tokens_for_epochs
 from graftlm.recipes.tokenise import Form, TokenisedBlock, form_of, token_share, tokenise
 from graftlm.training.epochs import HEURISTIC
-from graftlm.training.memory import GIB, available_memory, plan_memory
+from graftlm.training.memory import GIB, available_memory
 
 COMPARED = 2000
 """Samples of a block that are searched for duplicates and test items."""
@@ -139,7 +139,7 @@ def _tokenise_blocks(
                 seen.tokenised[made_of] = tokenise(
                     block, recipe.data[block], tokenizer, template, words, stage.longest, form
                 )
-                if block not in seen.texts:
+                if block not in found.blocks:
                     samples, faults = _first_samples(block, recipe.data[block])
                     seen.texts[block] = [text_of_sample(sample) for sample in samples]
                     _check_block(found, block, seen.tokenised[made_of], tokenizer, seen.texts[block], faults, form)
@@ -337,17 +337,8 @@ def _memory(recipe: Recipe, stage: GradientStage, base: str) -> tuple[int, int]:
     device = choose_device(recipe)
     bf16 = choose_bf16(recipe, device)
     parameters, trained = _parameter_estimate(base, stage)
-    plan = plan_memory(
-        load_config(base),
-        parameters=parameters,
-        trained=trained,
-        row_tokens=stage.row_tokens,
-        compute_bytes=2 if bf16 else 4,
-        frozen_bytes=2 if bf16 else 4,
-        recompute=stage.recompute,
-        on_cpu=device.type == "cpu",
-    )
-    return plan.total, available_memory(device)
+    needed = stage_memory(stage, load_config(base), parameters, trained, device=device, bf16=bf16)
+    return needed, available_memory(device)
 
 
 def _check_memory(found: CheckResult, name: str, recipe: Recipe, plan: int, space: int) -> None:

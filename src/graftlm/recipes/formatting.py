@@ -23,6 +23,19 @@ def span(metric: str, found: Interval | Estimate | Difference) -> str:
     return f"{number(metric, found.low)} – {number(metric, found.high)}"
 
 
+def decimal(value: float) -> str:
+    """A number without a unit, as rewards are: two digits from 1 on, else three."""
+    return f"{value:.{2 if abs(value) >= 1 else 3}f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def decimal_span(found: Interval) -> str:
+    return f"{decimal(found.low)} to {decimal(found.high)}"
+
+
 def count(value: float) -> str:
     return f"{value:,.0f}"
 

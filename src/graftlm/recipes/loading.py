@@ -89,7 +89,7 @@ def _name_kinds(tree: dict[str, Any], path: Path, text: str) -> dict[str, Any]:
 
 
 def _absolute_paths(tree: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Relative data paths and a base written as ./path start at the recipe's folder.
+    """Relative data paths, and models written as ./path, start at the recipe's folder.
 
     They become absolute, so that the copy of the recipe in the run folder means the same files.
     """
@@ -103,10 +103,27 @@ def _absolute_paths(tree: dict[str, Any], path: Path) -> dict[str, Any]:
         for source in sources.values():
             if isinstance(source, dict) and isinstance(source.get("path"), str):
                 source["path"] = str(folder / Path(source["path"]).expanduser())
-    base = tree.get("base")
-    if isinstance(base, str) and base.startswith("."):
-        tree["base"] = str((folder / base).resolve())
+    if "base" in tree:
+        tree["base"] = _absolute_model(tree["base"], folder)
+    for stage in tree.get("stages") or {}:
+        settings = tree["stages"][stage]
+        if isinstance(settings, dict):
+            for key in ("model", "reward"):
+                if key in settings:
+                    settings[key] = _absolute_model(settings[key], folder)
     return tree
+
+
+def _absolute_model(value: Any, folder: Path) -> Any:
+    """A model written as ./path, also inside the settings of rewards; all else as it is."""
+    if isinstance(value, str):
+        return str((folder / value).resolve()) if value.startswith(".") else value
+    if isinstance(value, list):
+        return [_absolute_model(one, folder) for one in value]
+    if isinstance(value, dict):
+        inner = ("model", "safety")
+        return {key: _absolute_model(one, folder) if key in inner else one for key, one in value.items()}
+    return value
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,27 @@ from markupsafe import Markup
 
 from graftlm.core.receipts import Interval
 from graftlm.evaluation.results import SampleAnswer, TaskResult
-from graftlm.evaluation.retention import Change
-from graftlm.evaluation.statistics import Estimate, paired_means
+from graftlm.evaluation.statistics import paired_means
 from graftlm.recipes import charts
-from graftlm.recipes.formatting import count, duration, number, percent, short, span
+from graftlm.recipes.alignment_page import alignment, learns_from_judgement
+from graftlm.recipes.formatting import count, decimal, decimal_span, duration, percent, short, signed
+from graftlm.recipes.gain_map import Point, gain_map
 from graftlm.recipes.schema import Recipe
-from graftlm.recipes.summary import (
-    BEHAVIOUR,
-    METRICS,
-    Cell,
-    RunReceipt,
-    ScoreRow,
-    Scores,
-    StageRecord,
-    verdict_badge,
-    worse,
-)
+from graftlm.recipes.score_tables import behaviour_table, score_table
+from graftlm.recipes.stage_charts import loss_curve
+from graftlm.recipes.summary import RunReceipt, Scores
+from graftlm.recipes.verdict import headline, verdict_badge, worse
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One branch of a recipe that branches: its models, its result, the judgement and how that is to look."""
+
+    path: list[str]
+    result: str
+    judgement: str
+    look: str
+    judged: bool
 
 
 def render(receipt: RunReceipt, recipe: Recipe, scores: Scores, recipe_text: str) -> str:
@@ -41,8 +46,8 @@ def render(receipt: RunReceipt, recipe: Recipe, scores: Scores, recipe_text: str
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"duration": duration, "count": count, "percent": percent, "short": short}
-    environment.filters["quoted"] = shlex.quote
-    last = list(receipt.retention)[-1] if receipt.retention else None
+    environment.filters |= {"quoted": shlex.quote, "decimal": decimal, "decimal_span": decimal_span, "signed": signed}
+    last = receipt.judged
     output = str(recipe.folder)
     badge, look = verdict_badge(receipt.retention[last] if last else None)
     return environment.get_template("report.html.j2").render(
@@ -56,10 +61,12 @@ def render(receipt: RunReceipt, recipe: Recipe, scores: Scores, recipe_text: str
         hardware=hardware(receipt),
         map=_gain_map(receipt, scores),
         bits=_bits_chart(receipt, list(scores)),
-        sides=[(side, _score_table(receipt, scores, last, side)) for side in ("domain", "general")],
+        sides=[(side, score_table(receipt, scores, last, side)) for side in ("domain", "general")],
         answers=_answers(scores, last),
-        behaviour=_behaviour(scores),
-        curves={stage.name: _curves(stage) for stage in receipt.stages if stage.receipt},
+        behaviour=behaviour_table(scores),
+        branches=_branches(receipt),
+        alignment=alignment(receipt, recipe),
+        curves=_loss_curves(receipt, recipe),
         done=[stage.receipt for stage in receipt.stages if stage.receipt],
         accounting=_accounting(receipt),
         recipe_text=recipe_text,
@@ -88,19 +95,22 @@ def _gain_map(receipt: RunReceipt, scores: Scores) -> Markup | None:
         if (left := found.general.retained)
     }
     points = {
-        model: charts.Point(model, kept[model], score)
+        model: Point(model, kept[model], score)
         for model, results in scores.items()
         if model in kept and (score := _domain_score(results))
     }
     if len(points) < 2:
         return None
-    order = list(points)
-    links = [
-        (order.index(stage.started_from), order.index(stage.name))
+    return Markup(gain_map(list(points.values()), _links(receipt, list(points))))
+
+
+def _links(receipt: RunReceipt, models: list[str]) -> list[tuple[int, int]]:
+    """(place of a model, place of one that was trained from it)."""
+    return [
+        (models.index(stage.started_from), models.index(stage.name))
         for stage in receipt.stages
-        if stage.name in points and stage.started_from in points
+        if stage.name in models and stage.started_from in models
     ]
-    return Markup(charts.gain_map(list(points.values()), links))
 
 
 def _domain_score(results: list[TaskResult]) -> Interval | None:
@@ -118,74 +128,8 @@ def _bits_chart(receipt: RunReceipt, models: list[str]) -> Markup | None:
     rows = {row.name: [row.models.get(model) for model in models] for row in wanted}
     if not rows:
         return None
-    return Markup(charts.interval_lines("Bits per byte of text (lower is better)", models, rows))
-
-
-def _score_table(receipt: RunReceipt, scores: Scores, last: str | None, side: str) -> list[dict[str, Any]]:
-    changes = {
-        model: {change.name: change for change in [*found.domain.changes, *found.general.changes]}
-        for model, found in receipt.retention.items()
-    }
-    rows = []
-    for row in receipt.scores:
-        if row.side != side:
-            continue
-        rows.append(
-            {
-                "name": row.name,
-                "metric": METRICS.get(row.metric, row.metric.replace("_", " ")),
-                "n": row.n,
-                "cells": [_score_cell(row, model, changes.get(model, {}).get(row.name)) for model in scores],
-                "difference": _difference_cell(changes[last].get(row.name)) if last else None,
-                "kinds": _kinds(scores, last, row),
-            }
-        )
-    return rows
-
-
-def _score_cell(row: ScoreRow, model: str, change: Change | None) -> Cell | None:
-    if model not in row.models:
-        return None
-    found = row.models[model]
-    better = change.better if change else None
-    return Cell(number(row.metric, found.value), span(row.metric, found), _arrow(change), better)
-
-
-def _arrow(change: Change | None) -> str:
-    if change is None or change.better is None:
-        return ""
-    return "▲" if change.difference.value > 0 else "▼"
-
-
-def _difference_cell(change: Change | None) -> Cell | None:
-    if change is None:
-        return None
-    d, share = change.difference, change.metric != "bits_per_byte"
-    scale, digits = (100, 1) if share else (1, 3)
-    interval = f"{d.low * scale:+.{digits}f} to {d.high * scale:+.{digits}f}"
-    text = f"{d.value * scale:+.{digits}f}{' points' if share else ''}"
-    return Cell(text.replace("-", "−"), interval.replace("-", "−"), _arrow(change), change.better)
-
-
-def _kinds(scores: Scores, last: str | None, row: ScoreRow) -> list[dict[str, Any]]:
-    """The break-down of a task by kind, base and last."""
-    base, after = _by_kind(scores.get("base", []), row.name), _by_kind(scores.get(last or "", []), row.name)
-    return [
-        {
-            "name": kind,
-            "n": (base.get(kind) or after[kind]).n,
-            "cells": [_estimate_cell(row.metric, found.get(kind)) for found in (base, after)],
-        }
-        for kind in sorted({*base, *after})
-    ]
-
-
-def _by_kind(results: list[TaskResult], task: str) -> dict[str, Estimate]:
-    return next((result.kinds for result in results if result.name == task), {})
-
-
-def _estimate_cell(metric: str, found: Estimate | None) -> Cell | None:
-    return Cell(number(metric, found.value), span(metric, found)) if found else None
+    title = "Bits per byte of text (lower is better)"
+    return Markup(charts.interval_lines(title, models, rows, _links(receipt, models)))
 
 
 def _answers(scores: Scores, last: str | None) -> list[dict[str, Any]]:
@@ -209,53 +153,24 @@ def _answer_row(before: SampleAnswer, after: SampleAnswer | None) -> dict[str, A
     return {"prompt": prompt, "reference": before.reference, "before": before, "after": after}
 
 
-def _behaviour(scores: Scores) -> list[tuple[str, str, list[Cell | None]]]:
-    """(task, what, a cell a model) for stopping, abstaining and inventing."""
-    rows: dict[tuple[str, str], dict[str, Estimate]] = {}
-    for model, results in scores.items():
-        for result in results:
-            for metric in BEHAVIOUR:
-                if metric in result.metrics:
-                    rows.setdefault((result.name, metric), {})[model] = result.metrics[metric]
-    ordered = sorted(rows.items(), key=lambda row: BEHAVIOUR.index(row[0][1]))
-    return [
-        (task, METRICS[metric], [_estimate_cell(metric, found.get(model)) for model in scores])
-        for (task, metric), found in ordered
-    ]
+def _branches(receipt: RunReceipt) -> list[Branch]:
+    """What became of each branch; none where the recipe has but one."""
+    found = []
+    for path in receipt.branches if len(receipt.branches) > 1 else []:
+        change = receipt.retention.get(path[-1])
+        judgement, look = verdict_badge(change)
+        result = headline(change) if change else "not evaluated yet"
+        found.append(Branch(path, result, judgement, look, path[-1] == receipt.judged))
+    return found
 
 
-def _curves(stage: StageRecord) -> list[Markup]:
-    """The loss; for preferences also accuracy, margin, and how far each answer drifted."""
-    assert stage.receipt
-    entries, held_out = stage.receipt.losses, stage.receipt.held_out
-    per = "pair" if stage.receipt.kind == "dpo" else "target token"
-    loss = [charts.Line("training", *_series(entries, "loss"), noisy=True)]
-    if held_out:
-        loss.append(charts.Line("held-out", *_series(held_out, "loss")))
-    wanted: list[tuple[str, list[charts.Line], bool]] = [(f"Loss per {per}", loss, False)]
-    extra = {
-        "Prefers the chosen answer (%)": (["accuracy"], True),
-        "Reward margin, chosen − rejected": (["margin"], False),
-        "Log-probability drift from the start": (["chosen_drift", "rejected_drift"], False),
-    }
-    for title, (names, share) in extra.items():
-        lines = [charts.Line(n.removesuffix("_drift"), *_series(entries, n), noisy=True) for n in names]
-        wanted.append((title, [line for line in lines if line.x], share))
-    return [
-        Markup(charts.curves(f"{_identifier(stage.name)}-{place}", title, lines, percent=share))
-        for place, (title, lines, share) in enumerate(wanted)
-        if any(line.x for line in lines)
-    ]
-
-
-def _series(entries: list[dict[str, float]], name: str) -> tuple[list[float], list[float]]:
-    found = [(entry["step"], entry[name]) for entry in entries if name in entry]
-    return [step for step, _ in found], [value for _, value in found]
-
-
-def _identifier(name: str) -> str:
-    """A name that can stand in an SVG id."""
-    return re.sub(r"[^A-Za-z0-9]", lambda letter: f"_{ord(letter[0]):x}", name)
+def _loss_curves(receipt: RunReceipt, recipe: Recipe) -> dict[str, Markup | None]:
+    """Of the stages that learn from texts and answers; the others' are in their own part."""
+    found = {}
+    for stage in receipt.stages:
+        if stage.receipt and not learns_from_judgement(recipe.stages[stage.name]):
+            found[stage.name] = loss_curve(stage.receipt, "target token")
+    return found
 
 
 def _accounting(receipt: RunReceipt) -> list[dict[str, Any]]:
@@ -268,9 +183,6 @@ def _accounting(receipt: RunReceipt) -> list[dict[str, Any]]:
             if same:
                 same["stages"].append(stage.name)
                 continue
-            kept_back = blocks.get(block, {}).get("kept back")
+            kept_back = counts.get("kept_back", blocks.get(block, {}).get("kept back"))
             lines.append({"block": block, "stages": [stage.name], "counts": counts, "kept_back": kept_back})
     return lines
-
-
-# ---- how numbers are written ----

@@ -140,7 +140,7 @@ class RewardStage(TrainingStage):
 
     stage: Literal["reward"] = "reward"
     model: str | None = Field(
-        None, description="start from this model instead of a stage's: a folder or hub name, DeBERTa-v3 for one"
+        None, description="start from this model instead of a stage's: a folder or hub name, as a DeBERTa reward model"
     )
     epochs: float | Literal["auto"] = 1.0
     margin: Literal["none", "small", "large"] = Field(
@@ -217,7 +217,6 @@ class PolicyStage(GradientStage, ComparedStage):
     minibatches: int = Field(2, gt=0, description="optimizer steps of one pass")
     clip_ratio: float = Field(0.2, gt=0, description="how far the probability of a token may move in one round")
     kl: float = Field(0.05, ge=0, description="price of a nat of divergence from the start model")
-    kl_target: float | None = Field(None, gt=0, description="nats an answer that the price is adapted to hold")
     max_kl: float = Field(20.0, gt=0, description="training stops above this many nats an answer")
     unfinished_reward: float | None = Field(None, description="reward of an answer that was cut off")
 
@@ -226,6 +225,7 @@ class PpoStage(PolicyStage):
     """Proximal policy optimisation with a value head."""
 
     stage: Literal["ppo"] = "ppo"
+    kl_target: float | None = Field(None, gt=0, description="nats an answer that the price is adapted to hold")
     whiten_rewards: bool = Field(True, description="in standard deviations of the start model's rewards")
     gae_lambda: float = Field(0.95, ge=0, le=1)
     discount: float = Field(1.0, gt=0, le=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,25 +10,13 @@ from pydantic import BaseModel, ConfigDict
 from graftlm.core.files import read_json
 from graftlm.core.receipts import Interval, Receipt
 from graftlm.evaluation.results import TaskResult
-from graftlm.evaluation.retention import Change, Retention, SideChange, compare
-from graftlm.recipes.formatting import rounded
+from graftlm.evaluation.retention import Retention, compare
 from graftlm.recipes.schema import Recipe
+from graftlm.recipes.stage_settings import ComparedStage
+from graftlm.recipes.verdict import headline
 
 Scores = dict[str, list[TaskResult]]
 """Results by model: "base" first, then the stages in order; models that were not evaluated are left out."""
-
-METRICS = {
-    "accuracy": "right option chosen",
-    "exact_match": "answer exactly right",
-    "contains": "answer contains the right one",
-    "set_f1": "listed items right (F1)",
-    "abstention_rate": "admits that it does not know",
-    "hallucination_rate": "invents an answer",
-    "false_abstention_rate": "declines though it could know",
-    "stop_rate": "ends its answer by itself",
-    "bits_per_byte": "bits per byte of text, lower is better",
-}
-BEHAVIOUR = ("stop_rate", "abstention_rate", "hallucination_rate", "false_abstention_rate")
 
 
 class StageRecord(BaseModel):
@@ -53,7 +40,14 @@ class ScoreRow(BaseModel):
 
 
 class RunReceipt(BaseModel):
-    """What a run did, for machines. `retention` compares each evaluated stage with the base, in pairs."""
+    """What a run did, for machines.
+
+    Attributes:
+        judged: the stage that headline and verdict are about: the last that was evaluated.
+        branches: the paths of the training, each from the base to a language model that no other stage starts from.
+        retention: each evaluated stage against the base, in pairs.
+        against_start: each evaluated stage that learnt from preferences or rewards against the model it started from.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -69,21 +63,14 @@ class RunReceipt(BaseModel):
     headline: str
     verdict: str
     verdict_zh: str
+    judged: str | None = None
+    branches: list[list[str]] = []
     scores: list[ScoreRow]
     retention: dict[str, Retention]
+    against_start: dict[str, Retention] = {}
     stages: list[StageRecord]
     check: dict[str, Any]
     absent: list[str]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number of a table: the text, its interval, whether it moved for the better (None: unclear)."""
-
-    text: str
-    interval: str = ""
-    arrow: str = ""
-    better: bool | None = None
 
 
 def gather(folder: Path, recipe: Recipe, scores: Scores) -> RunReceipt:
@@ -101,17 +88,39 @@ def gather(folder: Path, recipe: Recipe, scores: Scores) -> RunReceipt:
         started=done[0].started if done else None,
         training_seconds=sum(receipt.seconds for receipt in done),
         evaluation_seconds=sum(result.seconds for results in scores.values() for result in results),
-        finished=len(done) == len(stages) and all(name in scores for name in recipe.stages),
+        finished=len(done) == len(stages) and all(name in scores for name in language_models(recipe)),
         versions=done[-1].versions if done else {},
         headline=headline(last),
         verdict=last.verdict if last else "Gain and forgetting were not measured.",
         verdict_zh=last.verdict_zh if last else "未测量领域提升与遗忘。",
+        judged=list(retention)[-1] if retention else None,
+        branches=branches(recipe),
         scores=_score_rows(scores),
         retention=retention,
+        against_start=_against_start(recipe, scores),
         stages=stages,
         check=read_json(check) if check.is_file() else {},
         absent=absent,
     )
+
+
+def language_models(recipe: Recipe) -> list[str]:
+    """The stages whose models are evaluated: all but the reward models."""
+    return [name for name, stage in recipe.stages.items() if stage.makes_language_model]
+
+
+def branches(recipe: Recipe) -> list[list[str]]:
+    """The paths from the base to each language model that no other stage starts from."""
+    models = language_models(recipe)
+    inner = {recipe.start_of(name) for name in models}
+    return [_path_to(recipe, name) for name in models if name not in inner]
+
+
+def _path_to(recipe: Recipe, name: str) -> list[str]:
+    path = [name]
+    while path[0] != "base":
+        path.insert(0, recipe.start_of(path[0]))
+    return path
 
 
 def read_stages(folder: Path, recipe: Recipe) -> list[StageRecord]:
@@ -146,7 +155,10 @@ def _absent(recipe: Recipe, stages: list[StageRecord], scores: Scores) -> list[s
         return [*absent, "The recipe has no evaluation: gain and forgetting were not measured."]
     if "base" not in scores:
         absent.append("The base model was not evaluated: gain and forgetting cannot be told.")
-    absent += [f"Stage {s.name} was not evaluated." for s in stages if s.receipt and s.name not in scores]
+    models = language_models(recipe)
+    absent += [
+        f"Stage {s.name} was not evaluated." for s in stages if s.receipt and s.name in models and s.name not in scores
+    ]
     for side, what in (("domain", "gain"), ("general", "forgetting")):
         if not any(task.side == side for task in recipe.evaluation.values()):
             absent.append(f"The recipe has no {side} task: {what} was not measured.")
@@ -161,85 +173,44 @@ def _settings_changed(recipe: Recipe, name: str, receipt: Receipt) -> bool:
 
 def _retention(scores: Scores, absent: list[str]) -> dict[str, Retention]:
     """Each stage against the base, on the tasks that both were tested on with the same items."""
-    before = {result.name: result for result in scores.get("base", [])}
+    base = scores.get("base", [])
     found = {}
     for model, results in scores.items():
-        if model == "base" or not before:
+        if model == "base" or not base:
             continue
-        same = [result for result in results if _same_test(before.get(result.name), result)]
-        shared = {result.name for result in same}
-        left_out = sorted(({result.name for result in results} | set(before)) - shared)
+        change, left_out = _compared(base, results)
         if left_out:
             absent.append(f"Stage {model} and the base were not tested alike on: {', '.join(left_out)}.")
-        if same:
-            found[model] = compare([before[result.name] for result in same], same)
+        if change:
+            found[model] = change
     return found
+
+
+def _against_start(recipe: Recipe, scores: Scores) -> dict[str, Retention]:
+    """Stages that learnt from preferences or rewards: what this step alone did to the scores."""
+    found = {}
+    for name, stage in recipe.stages.items():
+        start = recipe.start_of(name)
+        if not isinstance(stage, ComparedStage) or not {name, start} <= scores.keys():
+            continue
+        change, _ = _compared(scores[start], scores[name])
+        if change:
+            found[name] = change
+    return found
+
+
+def _compared(before: list[TaskResult], after: list[TaskResult]) -> tuple[Retention | None, list[str]]:
+    """(the change on what both were tested on alike, the other tasks)."""
+    known = {result.name: result for result in before}
+    same = [result for result in after if _same_test(known.get(result.name), result)]
+    shared = {result.name for result in same}
+    left_out = sorted(({result.name for result in after} | set(known)) - shared)
+    return compare([known[result.name] for result in same], same) if same else None, left_out
 
 
 def _same_test(one: TaskResult | None, other: TaskResult) -> bool:
     tests = [(result.items_hash, result.metric, result.n) for result in (one, other) if result]
     return len(tests) == 2 and tests[0] == tests[1]
-
-
-def headline(retention: Retention | None) -> str:
-    """The result in one sentence: the first domain task, and what is left of the general side."""
-    if retention is None:
-        return "No scores to compare yet"
-    return f"{_gain(retention.domain)}; {_kept(retention.general)}"
-
-
-def _gain(side: SideChange) -> str:
-    if not side.changes:
-        return "domain gain not measured"
-    first = next((change for change in side.changes if change.higher_is_better), side.changes[0])
-    return f"{first.name} {_from_to(first)}"
-
-
-def _kept(side: SideChange) -> str:
-    if not side.changes:
-        return "forgetting not measured"
-    shares = [change for change in side.changes if change.higher_is_better]
-    what = shares[0].name if len(shares) == 1 else f"general ability ({len(shares)} tasks)"
-    if side.retained:
-        return f"{what} kept {rounded(side.retained.value)} of before"
-    first = side.changes[0]
-    return f"{first.name} {_from_to(first)}"
-
-
-def direction(side: SideChange) -> bool | None:
-    """Whether a side as a whole clearly got better (True) or worse (False)."""
-    if side.difference:
-        return side.difference.value > 0 if side.difference.is_clear else None
-    if side.count(False):
-        return False
-    return True if side.count(True) else None
-
-
-def verdict_badge(retention: Retention | None) -> tuple[str, str]:
-    """The verdict in a few words, and how it is to look."""
-    if retention is None:
-        return "not measured", "neutral"
-    gain, kept = direction(retention.domain), direction(retention.general)
-    words = {True: "learnt the domain", False: "lost domain knowledge", None: "no clear domain gain"}[gain]
-    if not retention.domain.changes:
-        words = "domain not tested"
-    if not retention.general.changes:
-        return f"{words}, forgetting not tested", "neutral"
-    after = {True: "improved elsewhere", False: "forgot some of the rest", None: "no clear forgetting"}[kept]
-    look = "bad" if gain is False else "good" if gain and kept is not False else "mixed"
-    return f"{words}, {after}", look
-
-
-def worse(retention: Retention) -> list[str]:
-    """Every task that lost, of either side: a good mean must not hide it."""
-    changes = [*retention.domain.changes, *retention.general.changes]
-    return [f"{c.name} {_from_to(c)}" for c in changes if c.better is False]
-
-
-def _from_to(change: Change) -> str:
-    if change.metric == "bits_per_byte":
-        return f"{change.before:.2f} → {change.after:.2f} bits per byte"
-    return f"{rounded(change.before)} → {rounded(change.after)}"
 
 
 def _score_rows(scores: Scores) -> list[ScoreRow]:
@@ -251,6 +222,3 @@ def _score_rows(scores: Scores) -> list[ScoreRow]:
             if row.metric == result.metric:
                 row.models[model] = Interval(value=result.value, low=result.low, high=result.high)
     return sorted(rows.values(), key=lambda row: row.side)
-
-
-# ---- the page ----

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from graftlm.core.console import console, progress_bar, say
 from graftlm.core.errors import GraftError
-from graftlm.core.files import atomic_file
+from graftlm.core.files import atomic_file, read_json
 from graftlm.data import worlds
 from graftlm.data.readers import Fault, read_rows
 from graftlm.data.samples import Labelled, Preference, Text, Turn
@@ -55,19 +55,20 @@ def load_speaker(model: str, template: str, *, raw: bool = False) -> Speaker:
 
 
 def newest_model(place: str) -> str:
-    """The model of a run's last finished stage when `place` is a run folder, else `place`."""
+    """The language model of a run's last finished stage when `place` is a run folder, else `place`."""
     folder = Path(place)
     if not (folder / "recipe.yaml").is_file():
         return place
     # In the recipe's order and up to the first gap: what lies behind it was made by an earlier form of the recipe.
     stages = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["stages"]
     folders = (folder / f"{number:02d}-{name}" for number, name in enumerate(stages, 1))
-    finished = list(takewhile(lambda stage: (stage / "receipt.json").is_file(), folders))
-    if not finished:
+    finished = takewhile(lambda stage: (stage / "receipt.json").is_file(), folders)
+    speaking = [stage for stage in finished if read_json(stage / "receipt.json").get("kind") != "reward"]
+    if not speaking:
         raise GraftError(
-            "no stage of this run is finished", where=place, fix="let `graft run` finish at least one stage"
+            "no language model of this run is finished", where=place, fix="let `graft run` finish at least one stage"
         )
-    return str(finished[-1] / "model")
+    return str(speaking[-1] / "model")
 
 
 def choose_decoding(preset: str | None, **options: Any) -> Decoding:

@@ -77,7 +77,7 @@ def test_refused_rows(found: Any, tmp_path: Path) -> None:
 def test_no_valid_row(found: Any, tmp_path: Path) -> None:
     result = found({"bad": ["{"], "chat": chats(30)})
     where, text = one(result, "errors")
-    assert where == "data.bad" and "no valid row among 1" in text and "bad.jsonl:1" in text
+    assert where == "stages.sft" and "data.bad: no valid row among 1" in text and "bad.jsonl:1" in text
     assert "chat" in result.blocks and result.stages == {}  # the rest is looked at all the same
 
 
@@ -110,7 +110,7 @@ def test_copies(found: Any) -> None:
 def test_all_targets_and_none(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Faults of a template: seen in the tokens, whatever made them."""
     from graftlm.data import encode
-    from graftlm.recipes import sources
+    from graftlm.recipes import tokenise
 
     for value, words in ((True, "every token is a target"), (False, "no token is a target")):
 
@@ -120,19 +120,102 @@ def test_all_targets_and_none(found: Any, monkeypatch: pytest.MonkeyPatch) -> No
                 encode.Encoded(item.tokens, item.targets | value if value else item.targets & False) for item in made
             ]
 
-        monkeypatch.setattr(sources, "encode_chats", spoil)
-        monkeypatch.setattr(sources, "truncate", lambda items, _: encode.Truncated(items, [], encode.Truncation()))
+        monkeypatch.setattr(tokenise, "encode_chats", spoil)
+        monkeypatch.setattr(tokenise, "truncate", lambda items, _: encode.Truncated(items, [], encode.Truncation()))
         result = found({f"chat-{value}": chats(30 + value)})
         assert any(words in finding.text for finding in result.errors)
 
 
-@pytest.mark.parametrize(("stage", "pairs"), [("dpo", False), ("sft", True), ("pretrain", True)])
-def test_a_stage_with_the_wrong_kind_of_data(stage: str, pairs: bool, found: Any) -> None:
-    rows = [{"prompt": f"What is {n}?", "chosen": f"It is {n}.", "rejected": f"Not {n}."} for n in range(30)]
-    where, text = one(found({"a": rows if pairs else chats(30)}, {stage: {"blocks": ["a"]}}), "errors")
-    assert where == f"stages.{stage}" and "data.a" in text and "pairs" in text
-    right = "dpo" if pairs else "sft"
-    assert findings(found({"a": rows if pairs else chats(30)}, {right: {"blocks": ["a"]}})) == []
+def pairs(count: int) -> list[dict[str, str]]:
+    return [{"prompt": f"What is {n}?", "chosen": f"It is {n}.", "rejected": f"Not {n}."} for n in range(count)]
+
+
+WRONG = {
+    "dpo": "chat", "orpo": "chat", "simpo": "chat", "reward": "chat", "kto": "chat", "sft": "pair", "pretrain": "pair",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", WRONG)
+def test_a_stage_with_the_wrong_kind_of_data(stage: str, found: Any) -> None:
+    rows = pairs(30) if WRONG[stage] == "pair" else chats(30)
+    result = found({"a": rows}, {stage: {"blocks": ["a"]}})
+    where, text = one(result, "errors")
+    kind = "preference" if WRONG[stage] == "pair" else "chat"
+    assert where == f"stages.{stage}" and f"data.a: its rows are of the kind {kind}" in text
+    assert ("conversations" if WRONG[stage] == "pair" else "`chosen` and `rejected`") in result.errors[0].fix
+    assert result.stages == {}, "nothing is planned for a stage that cannot run"
+
+
+@pytest.mark.parametrize("stage", WRONG)
+def test_a_stage_with_the_right_kind_of_data(stage: str, found: Any) -> None:
+    rows = chats(60) if WRONG[stage] == "pair" else pairs(60)
+    result = found({"a": rows}, {stage: {"blocks": ["a"]}})
+    assert findings(result) == [] and result.stages[stage]["steps"] > 0
+
+
+ANSWERED = {"row_tokens": 128, "max_new_tokens": 8, "iterations": 3, "answers": 8}
+"""Settings of a stage that learns from its own answers."""
+
+
+def asked(reward: Any, **more: Any) -> dict[str, Any]:
+    return {"ppo": {"blocks": ["a"], "reward": reward} | ANSWERED | more}
+
+
+def test_a_stage_on_prompts_is_planned(found: Any) -> None:
+    result = found({"a": chats(100)}, asked({"exact": True}))
+    assert findings(result) == []
+    stage = result.stages["ppo"]
+    assert (stage["rounds"], stage["answers"]) == (3, 8) and "GiB" in stage["memory"]
+    best = {"best_of": {"blocks": ["a"], "reward": {"length": 9}, "rounds": 2, "prompts": 5, "samples": 3}}
+    assert found({"a": chats(100)}, best).stages["best_of"]["answers"] == 15
+
+
+@pytest.mark.parametrize("kind", ["exact", "contains"])
+def test_a_reward_that_compares_needs_accepted_answers(kind: str, found: Any) -> None:
+    where, text = one(found({"a": pairs(100)}, asked([{"length": 9}, {kind: True}])), "errors")
+    assert where == "stages.ppo" and "accepted answers, which prompts of a do not have" in text
+    assert findings(found({"a": pairs(100)}, asked({"length": 9}))) == []
+
+
+def test_an_address_cannot_be_asked_offline(found: Any) -> None:
+    stages = asked({"endpoint": "http://localhost:9/score"})
+    where, text = one(found({"a": chats(100)}, stages, offline=True), "errors")
+    assert where == "stages.ppo" and "offline, the reward at http://localhost:9/score cannot be asked" in text
+    assert findings(found({"a": chats(100)}, stages)) == []
+
+
+@pytest.mark.parametrize(
+    ("reward", "words"),
+    [
+        ({"regex": "a(b"}, "the regular expression 'a(b' is broken"),
+        ({"format": "[a"}, "the regular expression '[a' is broken"),
+        ({"function": "json:nothing_of_this_name"}, "has no `nothing_of_this_name`"),
+        ({"function": "no_such_module_at_all:f"}, "there is no module `no_such_module_at_all`"),
+    ],
+)
+def test_a_reward_that_cannot_be_built(reward: dict[str, str], words: str, found: Any) -> None:
+    where, text = one(found({"a": chats(100)}, asked([{"length": 9}, reward])), "errors")
+    assert where == "stages.ppo" and words in text
+    compared = {"dpo": {"blocks": ["a"], "reward": reward}}
+    assert words in one(found({"a": pairs(60)}, compared), "errors")[1], "also where it only compares"
+
+
+def test_text_has_no_prompts(found: Any) -> None:
+    texts = [{"text": f"A document with the number {n} and {n * 13}."} for n in range(30)]
+    where, text = one(found({"a": texts}, asked({"length": 9})), "errors")
+    assert where == "stages.ppo" and text == "data.a: plain text has no prompts to answer"
+
+
+def test_no_prompt_is_kept_back(found: Any) -> None:
+    where, text = one(found({"a": chats(19)}, asked({"length": 9})), "warnings")
+    assert where == "stages.ppo" and "no prompt of a is kept back" in text
+
+
+def test_a_block_that_was_asked_first_is_looked_at_all_the_same(found: Any) -> None:
+    """Its rows are trained on by a later stage: what is wrong with them counts."""
+    stages = asked({"length": 9}) | {"sft": {"blocks": ["a"]}}
+    result = found({"a": [*chats(100), "{"]}, stages)
+    assert "1 of 101 rows are refused" in one(result, "warnings")[1] and result.blocks["a"]["samples"] == 98
 
 
 def test_text_and_chats_may_be_mixed(found: Any) -> None:

@@ -12,8 +12,9 @@ from graftlm.core.errors import GraftError
 from graftlm.core.receipts import Receipt
 from graftlm.models.loading import load_tokenizer
 from graftlm.recipes import pipeline
-from graftlm.recipes.pipeline import Grown, claim_folder, finished_key, run_stage
+from graftlm.recipes.pipeline import claim_folder, finished_key, run_stage
 from graftlm.recipes.schema import Recipe
+from graftlm.recipes.stages.context import Grown
 
 TREE: dict[str, Any] = {
     "name": "a",
@@ -44,7 +45,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         tree["stages"] = {"sft": TREE["stages"]["sft"] | changes.get("sft", {})}
         tree["data"] = {"chat": TREE["data"]["chat"] | changes.get("chat", {})}
         grown = run_stage(
-            Recipe.model_validate(tree), "sft", tmp_path / "01-sft", Grown("rootstock", start), tokenizer,
+            Recipe.model_validate(tree), "sft", tmp_path / "01-sft", {"base": Grown("rootstock", start)}, tokenizer,
             torch.device("cpu"),
         )  # fmt: skip
         assert grown.where == str(tmp_path / "01-sft/model")

@@ -213,7 +213,7 @@ def test_worse_and_better_are_marked_by_arrow_and_word(html: str) -> None:
 def test_every_chart_is_drawn(html: str) -> None:
     assert html.count("<svg ") == 2 + 1 + 1 + 4  # map, bits; a loss a stage, and three more for preferences
     assert "learnt all, forgot nothing" in html
-    assert "Log-probability drift from the start" in html
+    assert "Drift from the start (nats)" in html
     used = re.findall(r'(?:href="#|url\(#)([^")]+)', html)
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert set(used) <= set(ids) and len(ids) == len(set(ids))

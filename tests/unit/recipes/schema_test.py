@@ -7,7 +7,19 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from graftlm.recipes.schema import Block, DpoStage, PretrainStage, Recipe, SftStage, Source, TaskSettings
+from graftlm.recipes.schema import Block, Recipe, Source, TaskSettings
+from graftlm.recipes.stage_settings import (
+    BestOfStage,
+    DpoStage,
+    GrpoStage,
+    PpoStage,
+    PretrainStage,
+    RewardSettings,
+    SafetyReward,
+    SftStage,
+    reward_models,
+    unsafe_blocks,
+)
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -37,7 +49,7 @@ def test_a_source_is_one_place(source: dict[str, str]) -> None:
     [
         (Source, {"path": "a", "limit": 0}),
         (Source, {"path": "a", "split": "page"}),
-        (Source, {"path": "a", "kind": "unpaired"}),
+        (Source, {"path": "a", "kind": "pairs"}),
         (Block, {"path": "a", "held_out": 1.0}),
         (TaskSettings, {"path": "a", "metric": "bleu", "side": "domain"}),
         (TaskSettings, {"path": "a", "metric": "choice"}),
@@ -46,6 +58,13 @@ def test_a_source_is_one_place(source: dict[str, str]) -> None:
         (SftStage, {"blocks": ["a"], "beta": 0.1}),
         (SftStage, {"blocks": ["a"], "lora": {"rank": 0}}),
         (DpoStage, {"blocks": ["a"], "beta": 0}),
+        (DpoStage, {"blocks": ["a"], "reward": []}),
+        (PpoStage, {"blocks": ["a"]}),
+        (PpoStage, {"blocks": ["a"], "reward": "r", "clip_ratio": 0}),
+        (PpoStage, {"blocks": ["a"], "reward": "r", "gae_lambda": 1.1}),
+        (GrpoStage, {"blocks": ["a"], "reward": "r", "group": 1}),
+        (BestOfStage, {"blocks": ["a"], "reward": "r", "samples": 1}),
+        (SafetyReward, {"model": "s", "threshold": 1.5}),
     ],
 )
 def test_values_out_of_range(kind: Any, values: dict[str, Any]) -> None:
@@ -94,3 +113,84 @@ def test_a_name_can_be_a_folder(name: str) -> None:
 def test_a_recipe_survives_its_own_json() -> None:
     made = recipe()
     assert Recipe.model_validate(made.model_dump(by_alias=True, mode="json")) == made
+
+
+# --- rewards -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ("scores", [{"model": "scores"}]),
+        ({"exact": True}, [{"exact": True}]),
+        (["scores", {"length": 50, "weight": 2.0}], [{"model": "scores"}, {"length": 50, "weight": 2.0}]),
+    ],
+    ids=["name", "mapping", "list"],
+)
+def test_a_reward_is_a_name_a_mapping_or_a_list(given: Any, made: list[dict[str, Any]]) -> None:
+    stage = PpoStage.model_validate({"blocks": ["a"], "reward": given})
+    assert stage.reward == [RewardSettings.model_validate(one) for one in made]
+
+
+@pytest.mark.parametrize(
+    ("reward", "words"),
+    [
+        ({}, "exactly one of .*given: none"),
+        ({"weight": 2.0}, "exactly one of .*given: none"),
+        ({"exact": True, "contains": True}, "exactly one of .*given: exact, contains"),
+        ({"model": "a", "length": 9}, "exactly one of .*given: model, length"),
+        ({"exact": True, "safety": {"model": "s"}}, "safety stands beside a reward model"),
+        ({"modle": "a"}, "modle"),
+    ],
+)
+def test_a_reward_is_of_one_kind(reward: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        PpoStage.model_validate({"blocks": ["a"], "reward": [reward]})
+
+
+def test_what_a_stage_asks() -> None:
+    safety = {"model": "safe", "blocks": ["b"]}
+    rewards = ["good", {"model": "good", "safety": safety}, {"exact": True}]
+    stage = PpoStage.model_validate({"blocks": ["a"], "reward": rewards})
+    assert reward_models(stage) == ["good", "safe"] and unsafe_blocks(stage) == {"b"}
+    assert reward_models(SftStage(blocks=["a"])) == [] and unsafe_blocks(SftStage(blocks=["a"])) == set()
+
+
+REWARD_STAGES: dict[str, Any] = {
+    "sft": {"stage": "sft", "blocks": ["a"]},
+    "scores": {"stage": "reward", "blocks": ["b"]},
+    "ppo": {"stage": "ppo", "blocks": ["a"], "reward": "scores"},
+    "after": {"stage": "sft", "blocks": ["a"]},
+}
+
+
+def test_a_reward_model_is_no_start() -> None:
+    made = recipe(stages=REWARD_STAGES)
+    assert [made.start_of(name) for name in made.stages] == ["base", "sft", "sft", "ppo"]
+    with pytest.raises(ValidationError, match=r"stages\.ppo\.from names `scores`, which is a reward model"):
+        recipe(stages=REWARD_STAGES | {"ppo": REWARD_STAGES["ppo"] | {"from": "scores"}})
+
+
+@pytest.mark.parametrize("name", ["sft", "after", "ppo"])
+def test_a_reward_named_like_a_stage_is_an_earlier_reward_stage(name: str) -> None:
+    for reward in (name, {"model": "hub/model", "safety": {"model": name}}):
+        with pytest.raises(ValidationError, match=rf"stages\.ppo\.reward names `{name}`, which is not an earlier"):
+            recipe(stages=REWARD_STAGES | {"ppo": REWARD_STAGES["ppo"] | {"reward": reward}})
+    assert recipe(stages=REWARD_STAGES | {"ppo": REWARD_STAGES["ppo"] | {"reward": "hub/model"}})
+
+
+def test_answers_come_in_whole_groups() -> None:
+    with pytest.raises(ValidationError, match=r"answers \(12\) must be a multiple of group \(8\)"):
+        GrpoStage(blocks=["a"], reward="r", answers=12)  # type: ignore[arg-type]
+    assert GrpoStage(blocks=["a"], reward="r", answers=12, group=4).answers == 12  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("loss", "fits"), [("sigmoid", True), ("robust", True), ("hinge", False), ("ipo", False)])
+def test_label_smoothing_belongs_to_two_losses(loss: str, fits: bool) -> None:
+    tree = {"blocks": ["a"], "loss": loss, "label_smoothing": 0.1}
+    if fits:
+        assert DpoStage.model_validate(tree).label_smoothing == 0.1
+        return
+    with pytest.raises(ValidationError, match="label_smoothing belongs to"):
+        DpoStage.model_validate(tree)
+    assert DpoStage.model_validate(tree | {"label_smoothing": 0.0})

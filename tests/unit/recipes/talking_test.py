@@ -58,12 +58,14 @@ def finish(run: Path, *stages: str) -> None:
 
 def test_the_newest_model_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("stages: {pretrain: {}, sft: {}, dpo: {}}\n")
-    with pytest.raises(GraftError, match="no stage of this run is finished"):
+    with pytest.raises(GraftError, match="no language model of this run is finished"):
         newest_model(str(tmp_path))
     finish(tmp_path, "01-pretrain", "02-sft")
     assert newest_model(str(tmp_path)) == str(tmp_path / "02-sft/model")
     finish(tmp_path, "03-dpo")
     assert newest_model(str(tmp_path)) == str(tmp_path / "03-dpo/model")
+    (tmp_path / "03-dpo/receipt.json").write_text('{"kind": "reward"}')
+    assert newest_model(str(tmp_path)) == str(tmp_path / "02-sft/model"), "a reward model has nothing to say"
 
 
 def test_a_model_of_an_earlier_recipe_is_not_the_newest(tmp_path: Path) -> None:

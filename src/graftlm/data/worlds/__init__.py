@@ -67,7 +67,7 @@ def generate(
     label = f"world:{world}/{part}"
     if (world, part) == ("general", "probe"):
         return _probe(label, count, start, seed)
-    found = _general(part) if world == "general" else _clinic(part, **sizes)
+    found = _general(part, seed) if world == "general" else _clinic(part, **sizes)
     if found.total is None and count is None:
         raise DataError(f"{label} has no end", where=label, fix="say how many samples: count=1000")
     return _samples(found, label, count, start, seed)
@@ -86,18 +86,17 @@ def _probe(label: str, count: int | None, start: int, seed: int) -> Iterator[Sam
     return (general.probe_item(*item, Origin(label, index + 1)) for index, item in drawn)
 
 
-def _general(part: str) -> _Part:
+def _general(part: str, seed: int) -> _Part:
     if part == "instructions":
         return _Part(lambda rng, _, origin: general.instructions(rng, origin))
     if part == "preferences":
         return _Part(lambda rng, _, origin: general.preference(rng, origin))
     if part == "sums_chats":
         return _Part(lambda rng, _, origin: general.sums_chat(rng, origin))
-    if part in ("sums", "sums_probe"):
-        probe = part == "sums_probe"
-        return _Part(
-            lambda rng, _, origin: general.sums_item(rng, origin, probe=probe), general.SUMS_PROBE if probe else None
-        )
+    if part == "sums":
+        return _Part(lambda rng, _, origin: general.sums_item(rng, origin))
+    if part == "sums_probe":
+        return _Part(lambda _, index, origin: general.sums_probe_item(seed, index, origin), general.SUMS_PROBE)
     total = general.PROBE_TEXTS if part == "probe_text" else None
     return _Part(lambda rng, _, origin: general.text(rng, origin), total)
 

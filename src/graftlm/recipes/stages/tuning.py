@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from transformers import PretrainedConfig
 
 from graftlm.core.console import say
 from graftlm.core.files import atomic_folder
@@ -24,7 +25,13 @@ from graftlm.models.adapters import (
 )
 from graftlm.models.loading import load_model, save_model
 from graftlm.models.trunk import causal_lm
-from graftlm.recipes.stage_settings import GradientStage, TrainingStage
+from graftlm.recipes.stage_settings import (
+    BestOfStage,
+    GradientStage,
+    PolicyStage,
+    TrainingStage,
+    reward_models,
+)
 from graftlm.recipes.stages.context import StageContext, now
 from graftlm.recipes.tokenise import token_share
 from graftlm.training.epochs import HEURISTIC, epochs_for
@@ -84,7 +91,7 @@ def load_trainable(
     if settings.recompute:
         recompute_activations(model)
     parameters = parameter_counts(model)
-    loaded = Loaded(model, parameters, predict_memory(stage, model.config, parameters), notes=notes)
+    loaded = Loaded(model, parameters, predict_memory(stage, causal_lm(model).config, parameters), notes=notes)
     for note in notes:
         say(f"  {note}")
     return loaded
@@ -267,17 +274,39 @@ def block_shares(settings: GradientStage, mixture: Mixture) -> dict[str, BlockSh
     return found
 
 
-def predict_memory(stage: StageContext, config: object, parameters: dict[str, int]) -> int:
-    """Predicted peak in bytes; warns where the device has less."""
+def predict_memory(stage: StageContext, config: PretrainedConfig, parameters: dict[str, int]) -> int:
+    """Predicted peak in bytes, said beside what there is."""
+    counts = (parameters["all"], parameters["trained"])
+    needed = stage_memory(stage.settings, config, *counts, device=stage.device, bf16=stage.bf16)
+    say(f"  memory: needs about {needed / GIB:.2f} of {available_memory(stage.device) / GIB:.0f} GiB")
+    return needed
+
+
+def stage_memory(
+    settings: GradientStage,
+    config: PretrainedConfig,
+    parameters: int,
+    trained: int,
+    *,
+    device: torch.device,
+    bf16: bool,
+) -> int:
+    """Predicted peak of a stage in bytes.
+
+    A policy that is trained in full keeps a copy of what it was; a reward model is taken to be as large as the policy.
+    The keys and values of answers being written are left out.
+    """
+    held = 2 if bf16 else 4
     plan = plan_memory(
-        config,  # type: ignore[arg-type]
-        parameters=parameters["all"],
-        trained=parameters["trained"],
-        row_tokens=stage.settings.row_tokens,
-        compute_bytes=2 if stage.bf16 else 4,
-        frozen_bytes=2 if stage.bf16 else 4,
-        recompute=stage.settings.recompute,
-        on_cpu=stage.device.type == "cpu",
+        config,
+        parameters=parameters,
+        trained=trained,
+        row_tokens=settings.row_tokens,
+        compute_bytes=held,
+        frozen_bytes=held,
+        recompute=settings.recompute,
+        on_cpu=device.type == "cpu",
     )
-    say(f"  memory: needs about {plan.total / GIB:.2f} of {available_memory(stage.device) / GIB:.0f} GiB")
-    return plan.total
+    copy = 4 * parameters if isinstance(settings, PolicyStage) and settings.method == "full" else 0
+    judges = held * parameters * len(reward_models(settings)) if isinstance(settings, PolicyStage | BestOfStage) else 0
+    return plan.total + copy + judges

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from random import Random
 from typing import TypeVar
 
@@ -110,11 +111,24 @@ def sums_chat(rng: Random, origin: Origin) -> Chat:
     return Chat((Turn("user", item.question), Turn("assistant", item.answer)), origin)
 
 
-def sums_item(rng: Random, origin: Origin, *, probe: bool) -> Labelled:
-    """A sum of three numbers, to be answered in writing; those of the probe are never asked elsewhere."""
+def sums_item(rng: Random, origin: Origin) -> Labelled:
+    """A sum of three numbers, to be answered in writing."""
     lang = rng.choice(LANGUAGES)
-    item = _draw(lambda: sums.long_sum(rng, lang), probe=probe)[0]
+    item = _item(rng, sums.KIND, lang)
     return Labelled((Turn("user", item.question),), (item.answer,), origin, (), sums.KIND.name, lang)
+
+
+def sums_probe_item(seed: int, index: int, origin: Origin) -> Labelled:
+    """Test item `index` of SUMS_PROBE: no two alike, none of them ever asked in training."""
+    question, answer, lang = _sums_probe(seed)[index]
+    return Labelled((Turn("user", question),), (answer,), origin, (), sums.KIND.name, lang)
+
+
+@cache
+def _sums_probe(seed: int) -> tuple[tuple[str, str, Language], ...]:
+    known = sums.all_questions()
+    kept = [asked for asked in known if _kept_for_probe(asked)]
+    return tuple((asked, *known[asked]) for asked in shuffled(Random(seed), kept)[:SUMS_PROBE])
 
 
 def probe(seed: int) -> Iterator[tuple[Item, Kind, Language, Random]]:

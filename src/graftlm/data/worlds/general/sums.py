@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from random import Random
 
 from graftlm.data.worlds.general.item import Item, Kind, near
-from graftlm.data.worlds.phrasing import Language, Wordings
+from graftlm.data.worlds.phrasing import LANGUAGES, Language, Wordings
 
 _ASK: Wordings = {
     "en": ("What is {a} + {b} + {c}?", "{a} + {b} + {c} =", "Add {a}, {b} and {c}."),
@@ -18,6 +19,16 @@ def long_sum(rng: Random, lang: Language) -> Item:
     total = a + b + c
     question = rng.choice(_ASK[lang]).format(a=a, b=b, c=c)
     return Item(question, str(total), near(rng, total), f"{a} + {b} + {c} = {total}")
+
+
+def all_questions() -> dict[str, tuple[str, Language]]:
+    """Every question once, with its answer and language; what is asked alike in both counts as English."""
+    found: dict[str, tuple[str, Language]] = {}
+    for lang in LANGUAGES:
+        for wording in _ASK[lang]:
+            for a, b, c in itertools.product(range(1, 10), repeat=3):
+                found.setdefault(wording.format(a=a, b=b, c=c), (str(a + b + c), lang))
+    return found
 
 
 KIND = Kind("long_sum", long_sum)
