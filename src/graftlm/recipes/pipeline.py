@@ -24,7 +24,8 @@ from graftlm.core.hashing import hash_value
 from graftlm.core.offline import offline
 from graftlm.core.receipts import Receipt
 from graftlm.models.loading import load_tokenizer
-from graftlm.recipes.check import check_recipe, print_check
+from graftlm.recipes.check import check_recipe
+from graftlm.recipes.findings import print_check
 from graftlm.recipes.loading import save_recipe
 from graftlm.recipes.report import write_report
 from graftlm.recipes.schema import Recipe

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from graftlm.recipes import check
-from graftlm.recipes.check import CheckResult, check_recipe, print_check
+from graftlm.recipes.check import check_recipe
+from graftlm.recipes.findings import CheckResult, print_check
 from graftlm.recipes.schema import Recipe
 
 QUESTION = "Which of the four great rivers of the northern plain floods first in a spring after a hard winter?"
