@@ -154,7 +154,7 @@ def _length_wins(run: Run) -> str:
     side = "longer" if correlation > 0 else "shorter"
     instead = {"dpo": ", or use simpo"}.get(run.kind, "")
     found = f"length correlation {correlation:.1f}".replace("-", "−")
-    return f"{side} answers win regardless ({found}): balance the lengths of the pairs{instead}"
+    return f"{side} answers score higher ({found}): if that is not what is wanted, balance the pairs' lengths{instead}"
 
 
 def _unrelated_text_drifts(run: Run) -> str:

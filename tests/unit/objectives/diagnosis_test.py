@@ -74,7 +74,7 @@ GOOD = quality(0.8)
         ("dpo", dpo(-4, -2), GOOD, ["the worse answers gain on the better ones"]),
         ("dpo", dpo(0, 3), GOOD, ["the better answers do not gain on the worse"]),
         ("dpo", dpo(4, -6), quality(0.52), ["near chance (0.52, 0.88 in training)", "the pairs by heart"]),
-        ("dpo", dpo(4, -6), quality(0.8, length_correlation=0.8), ["longer answers win", "0.8", "or use simpo"]),
+        ("dpo", dpo(4, -6), quality(0.8, length_correlation=0.8), ["longer answers score higher", "0.8", "or use simpo"]),
         ("dpo", dpo(4, -6), quality(0.8, length_correlation=-0.7), ["shorter answers win", "correlation −0.7"]),
         (
             "orpo",
@@ -121,7 +121,7 @@ def test_simpo_is_not_advised_to_itself_nor_to_reward_models():
     biased = quality(0.8, length_correlation=0.8)
     for kind, losses in (("simpo", without_reference(0.3, -0.4)), ("reward", reward(2.0))):
         line = diagnose(losses, kind=kind, pairs=biased)
-        assert line == "longer answers win regardless (length correlation 0.8): balance the lengths of the pairs"
+        assert line.endswith("(length correlation 0.8): if that is not what is wanted, balance the pairs' lengths")
 
 
 @pytest.mark.parametrize(
