@@ -79,7 +79,7 @@ def test_the_price_rises_above_the_target_and_falls_below(target: float, sign: i
     adaptive = credit(target=target)
     figures = adaptive.assign(two_answers([1.0, 3.0]))
     assert figures["kl_price"] == 0.5, "the price that this round paid"
-    assert adaptive.price == pytest.approx(0.5 * (1 + sign * 0.2 * 2 / 10_000), rel=1e-7)
+    assert adaptive.price == pytest.approx(0.5 * (1 + 0.2 * sign), rel=1e-6)
 
 
 def test_restored_credit_goes_on_alike() -> None:

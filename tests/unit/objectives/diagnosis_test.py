@@ -74,8 +74,8 @@ GOOD = quality(0.8)
         ("dpo", dpo(-4, -2), GOOD, ["the worse answers gain on the better ones"]),
         ("dpo", dpo(0, 3), GOOD, ["the better answers do not gain on the worse"]),
         ("dpo", dpo(4, -6), quality(0.52), ["near chance (0.52, 0.88 in training)", "the pairs by heart"]),
-        ("dpo", dpo(4, -6), quality(0.8, length_correlation=0.8), ["longer answers score higher", "0.8", "or use simpo"]),
-        ("dpo", dpo(4, -6), quality(0.8, length_correlation=-0.7), ["shorter answers win", "correlation −0.7"]),
+        ("dpo", dpo(4, -6), quality(0.8, length_correlation=0.8), ["longer answers score", "0.8", "or use simpo"]),
+        ("dpo", dpo(4, -6), quality(0.8, length_correlation=-0.7), ["shorter answers score", "correlation −0.7"]),
         (
             "orpo",
             without_reference(-0.31, -0.8),
