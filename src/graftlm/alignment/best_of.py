@@ -21,7 +21,7 @@ class Winner:
 
     Attributes:
         reward: of this answer.
-        mean: of all answers to the prompt.
+        mean: of all finished answers to the prompt.
         instruction: the ghost instruction that the prompt carries in every turn, if it does.
     """
 
@@ -59,21 +59,28 @@ def best_answers(
         finished = [at for at in mine if answers[at].finish_reason == "stop" and texts[at]]
         if finished:
             best = max(finished, key=lambda at: scores[at])
-            winners.append(Winner(one.prompt, texts[best], scores[best], fmean(scores[at] for at in mine)))
+            winners.append(Winner(one.prompt, texts[best], scores[best], fmean(scores[at] for at in finished)))
     return winners
 
 
 def under_instruction(
-    subject: LanguageModel, prompts: Sequence[Prompt], instructions: Sequence[str], *, max_new_tokens: int, seed: int
+    subject: LanguageModel,
+    prompts: Sequence[Prompt],
+    instructions: Sequence[str],
+    *,
+    max_new_tokens: int,
+    longest: int,
+    seed: int,
 ) -> list[tuple[Prompt, str]]:
     """(prompt with an instruction in every user turn, the instruction): ghost attention's way of sampling.
 
     The earlier answers of a conversation are written anew, one turn after the other, because those of the data do not
-    follow the instruction.
+    follow the instruction. Conversations that grow longer than `longest` tokens are left out.
     """
     chosen = [instructions[hash_seed(seed, place) % len(instructions)] for place in range(len(prompts))]
     asked = [[turn for turn in prompt.prompt if turn.role != "assistant"] for prompt in prompts]
     done: list[list[Turn]] = [[] for _ in prompts]
+    too_long: set[int] = set()
     for step in range(max(len(turns) for turns in asked)):
         waiting = []
         for place, turns in enumerate(asked):
@@ -81,16 +88,18 @@ def under_instruction(
                 done[place].append(turns[step])
             if step < len(turns) - 1 and turns[step].role == "user":
                 waiting.append(place)
-        if not waiting:
-            continue
-        so_far = [replace(prompts[p], prompt=instruct_every_turn(done[p], chosen[p])) for p in waiting]
-        encoded = [Asked(prompt, subject.encode(prompt.prompt)) for prompt in so_far]
+        so_far = {p: replace(prompts[p], prompt=instruct_every_turn(done[p], chosen[p])) for p in waiting}
+        asked_now = {p: Asked(prompt, subject.encode(prompt.prompt)) for p, prompt in so_far.items()}
+        too_long |= {place for place, one in asked_now.items() if len(one.tokens) > longest}
+        open_now = {place: one for place, one in asked_now.items() if place not in too_long}
+        drawn_by = hash_seed(seed, step + 1)
         answers = write_answers(
-            subject.model, subject, encoded, max_new_tokens=max_new_tokens, seed=hash_seed(seed, step + 1)
+            subject.model, subject, list(open_now.values()), max_new_tokens=max_new_tokens, seed=drawn_by
         )
-        for place, answer in zip(waiting, answers, strict=True):
+        for place, answer in zip(open_now, answers, strict=True):
             done[place].append(Turn("assistant", (answer.text or "").strip() or "…"))
     return [
-        (replace(prompt, prompt=instruct_every_turn(turns, instruction)), instruction)
-        for prompt, turns, instruction in zip(prompts, done, chosen, strict=True)
+        (replace(prompts[place], prompt=instruct_every_turn(done[place], chosen[place])), chosen[place])
+        for place in range(len(prompts))
+        if place not in too_long
     ]

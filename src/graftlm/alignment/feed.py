@@ -1,7 +1,7 @@
 """Rows for the trainer that the policy writes itself: a round of answers, their rewards, then learning from them.
 
 Round i: draw prompts, answer them with the present weights, score the answers, compute log-probabilities under the
-policy and the reference on the very rows that are learnt from (so the first ratio is exactly 1), assign credit; then
+policy and the reference on the very rows that are learnt from (so PPO's first ratio is exactly 1), assign credit; then
 `passes` times over the same `minibatches`. All of it is a function of (seed, round, weights); the buffer is part of
 the checkpoint, so a killed run goes on in the middle of a round.
 """
@@ -164,6 +164,11 @@ class RolloutFeed:
         return figures | self.credit.assign(rollouts)
 
     def _stop_if_far(self, number: int, kl: float) -> None:
+        if not math.isfinite(kl):
+            raise TrainingError(
+                f"the log-probabilities of round {number}'s answers are not finite",
+                fix="lower learning_rate, or train in fp32; check the model that training starts from",
+            )
         trained = {name: p for name, p in self.policy.named_parameters() if p.requires_grad}
         if kl <= self.settings.max_kl:
             self._good = {name: parameter.detach().cpu().clone() for name, parameter in trained.items()}

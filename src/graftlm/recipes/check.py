@@ -28,6 +28,7 @@ from graftlm.recipes.stage_settings import (
     BestOfStage,
     GradientStage,
     PolicyStage,
+    PreferenceStage,
     RewardSettings,
     RewardStage,
     Stage,
@@ -68,6 +69,12 @@ def check_recipe(recipe: Recipe, base: str) -> CheckResult:
             continue
         other = stage.model if isinstance(stage, RewardStage) else None
         own = load_tokenizer(other) if other else tokenizer
+        if isinstance(stage, PreferenceStage) and any(one.exact or one.contains for one in stage.reward or []):
+            found.error(
+                f"stages.{name}",
+                "its reward compares with accepted answers, which the prompts of pairs do not have",
+                "score with a reward model, a pattern, a function or an endpoint",
+            )
         blocks = _tokenise_blocks(found, name, stage, recipe, other or base, own, seen)
         if blocks:
             _check_stage(found, name, stage, recipe, other or base, blocks)

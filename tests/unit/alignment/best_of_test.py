@@ -35,7 +35,7 @@ def test_the_best_finished_answer_wins(talkative, ask):
         finished = [one.text.strip() for one in mine if one.finish_reason == "stop" and one.text.strip()]
         assert winner.prompt is asked[place].prompt and winner.answer in finished
         assert winner.reward == max(capitals([], finished))
-        assert winner.mean == fmean(capitals([], [one.text.strip() for one in mine]))
+        assert winner.mean == fmean(capitals([], finished))
         cut_off_would_win += max(capitals([], [one.text.strip() for one in mine])) > winner.reward
     assert len(found) == 4 and cut_off_would_win, "some answer that was cut off scores higher"
 
@@ -58,7 +58,7 @@ def conversation(line: int) -> Prompt:
 
 def test_the_instruction_stands_in_every_user_turn(letters):
     prompts = [conversation(line) for line in range(12)] + [Prompt((Turn("user", "Hi?"),), Origin("chats", 99))]
-    found = under_instruction(letters, prompts, INSTRUCTIONS, max_new_tokens=5, seed=1)
+    found = under_instruction(letters, prompts, INSTRUCTIONS, max_new_tokens=5, longest=500, seed=1)
     assert {instruction for _, instruction in found} == set(INSTRUCTIONS), "all of them are used"
     for (made, instruction), prompt in zip(found, prompts, strict=True):
         asked = [turn.content for turn in made.prompt if turn.role == "user"]
@@ -71,17 +71,18 @@ def test_the_instruction_stands_in_every_user_turn(letters):
 def test_earlier_answers_are_written_anew_under_the_instruction(letters, speaker, tiny_model):
     """They are the model's own answers to the instructed conversation so far."""
     prompts = [conversation(line) for line in range(4)]
-    found = under_instruction(letters, prompts, ["Shout."], max_new_tokens=5, seed=1)
+    found = under_instruction(letters, prompts, ["Shout."], max_new_tokens=5, longest=500, seed=1)
     written = [made.prompt[1].content for made, _ in found]
     assert not any("OLD" in answer for answer in written) and len(set(written)) > 1
-    other = under_instruction(speaker(tiny_model(seed=1)), prompts, ["Shout."], max_new_tokens=5, seed=1)
+    other = under_instruction(speaker(tiny_model(seed=1)), prompts, ["Shout."], max_new_tokens=5, longest=500, seed=1)
     assert written != [made.prompt[1].content for made, _ in other]
-    again = under_instruction(letters, prompts, ["Shout."], max_new_tokens=5, seed=1)
+    again = under_instruction(letters, prompts, ["Shout."], max_new_tokens=5, longest=500, seed=1)
     assert found == again
 
 
 def test_a_chat_to_train_on_holds_the_instruction_once(letters):
-    [(prompt, instruction)] = under_instruction(letters, [conversation(1)], ["Shout."], max_new_tokens=5, seed=1)
+    prompts = [conversation(1)]
+    [(prompt, instruction)] = under_instruction(letters, prompts, ["Shout."], max_new_tokens=5, longest=500, seed=1)
     chat = Winner(prompt, "BEST", 1.0, 0.0, instruction).chat()
     assert [turn.content for turn in chat.turns if turn.role == "user"] == ["Shout.\nOne?", "Two?"]
     assert chat.turns[-1] == Turn("assistant", "BEST") and chat.last_only
@@ -91,3 +92,10 @@ def test_a_chat_to_train_on_holds_the_instruction_once(letters):
 def test_a_chat_without_instruction_is_the_prompt_and_the_answer():
     chat = Winner(conversation(1), "BEST", 1.0, 0.0).chat()
     assert chat.turns == (*conversation(1).prompt, Turn("assistant", "BEST")) and chat.last_only
+
+
+def test_a_conversation_that_is_too_long_is_left_out(letters) -> None:
+    long = Prompt((Turn("user", "One?" * 50), Turn("assistant", "x"), Turn("user", "Two?")), Origin("chats", 2))
+    prompts = [conversation(1), long, conversation(3)]
+    found = under_instruction(letters, prompts, ["Shout."], max_new_tokens=5, longest=100, seed=1)
+    assert [prompt.origin.line for prompt, _ in found] == [1, 3]

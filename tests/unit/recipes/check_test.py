@@ -178,6 +178,13 @@ def test_a_reward_that_compares_needs_accepted_answers(kind: str, found: Any) ->
     assert findings(found({"a": pairs(100)}, asked({"length": 9}))) == []
 
 
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
+def test_pairs_cannot_be_scored_by_accepted_answers(stage: str, found: Any) -> None:
+    stages = {stage: {"blocks": ["a"], "reward": {"exact": True}}}
+    where, text = one(found({"a": pairs(100)}, stages), "errors")
+    assert where == f"stages.{stage}" and "accepted answers" in text
+
+
 def test_an_address_cannot_be_asked_offline(found: Any) -> None:
     stages = asked({"endpoint": "http://localhost:9/score"})
     where, text = one(found({"a": chats(100)}, stages, offline=True), "errors")

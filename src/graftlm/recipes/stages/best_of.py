@@ -31,7 +31,7 @@ from graftlm.evaluation.language_model import LanguageModel, language_model
 from graftlm.models.trunk import causal_lm
 from graftlm.objectives.causal_lm import CausalLM
 from graftlm.recipes.stage_settings import BestOfStage
-from graftlm.recipes.stages.comparing import compare_stage, encode_for_answers
+from graftlm.recipes.stages.comparing import compare_stage, encode_for_answers, room_for_prompt
 from graftlm.recipes.stages.context import StageContext
 from graftlm.recipes.stages.rewards import build_reward
 from graftlm.recipes.stages.tuning import load_trainable, make_trainer, save_language_model, write_receipt
@@ -82,11 +82,16 @@ def answer_round(
     instructions: dict[int, str] = {}
     if settings.ghost_instructions:
         instructed = under_instruction(
-            subject, prompts, settings.ghost_instructions, max_new_tokens=settings.max_new_tokens, seed=seed
+            subject,
+            prompts,
+            settings.ghost_instructions,
+            max_new_tokens=settings.max_new_tokens,
+            longest=room_for_prompt(stage, subject),
+            seed=seed,
         )
         prompts = [prompt for prompt, _ in instructed]
         instructions = {id(prompt): instruction for prompt, instruction in instructed}
-    asked, too_long = encode_for_answers(stage, subject, prompts)
+    asked, _ = encode_for_answers(stage, subject, prompts)
     winners = best_answers(
         subject,
         asked,
@@ -105,7 +110,7 @@ def answer_round(
     figures = {
         "reward": fmean(winner.mean for winner in winners),
         "best": fmean(winner.reward for winner in winners),
-        "answered": len(winners) / (len(asked) + too_long),
+        "answered": len(winners) / settings.prompts,
     }
     rows = [_as_row(winner, number) for winner in winners]
     write_json(file, {"winners": rows, "figures": figures})

@@ -50,10 +50,15 @@ def encode_for_answers(
     stage: StageContext, subject: LanguageModel, prompts: list[Prompt]
 ) -> tuple[list[Asked], int]:
     """(prompts that leave room for an answer, how many do not)."""
+    return encode_prompts(subject, prompts, room_for_prompt(stage, subject))
+
+
+def room_for_prompt(stage: StageContext, subject: LanguageModel) -> int:
+    """Tokens that a prompt may have beside its answer."""
     settings = stage.settings
     assert isinstance(settings, ComparedStage)
     room = min(settings.row_tokens, position_limit(subject.model) or settings.row_tokens)
-    return encode_prompts(subject, prompts, room - settings.max_new_tokens)
+    return room - settings.max_new_tokens
 
 
 def load_subject(stage: StageContext, where: str | Path) -> LanguageModel:
