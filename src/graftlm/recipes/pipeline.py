@@ -23,16 +23,18 @@ from graftlm.core.files import read_json, write_json, write_text
 from graftlm.core.hashing import hash_value
 from graftlm.core.offline import offline
 from graftlm.core.receipts import Receipt
+from graftlm.data.templates import ChatTemplate
 from graftlm.models.loading import load_tokenizer
 from graftlm.recipes.check import check_recipe
 from graftlm.recipes.findings import print_check
 from graftlm.recipes.loading import save_recipe
 from graftlm.recipes.report import write_report
 from graftlm.recipes.schema import Recipe
-from graftlm.recipes.sources import read_prompts, source_key
+from graftlm.recipes.sources import Prompts, read_prompts, source_key
 from graftlm.recipes.stage_settings import (
     ComparedStage,
     RewardStage,
+    Stage,
     unsafe_blocks,
 )
 from graftlm.recipes.stages import best_of, policy, preference, pretrain, reward, sft
@@ -40,7 +42,7 @@ from graftlm.recipes.stages.base import model_key, prepare_base, tokenizer_key
 from graftlm.recipes.stages.context import Grown, StageContext, choose_bf16, choose_device, choose_template
 from graftlm.recipes.stages.evaluate import evaluate, print_scores
 from graftlm.recipes.stages.rewards import reward_inputs
-from graftlm.recipes.tokenise import form_of, tokenise
+from graftlm.recipes.tokenise import TokenisedBlock, form_of, tokenise
 
 RUN_STAGE: dict[str, Callable[[StageContext], Receipt]] = {
     "pretrain": pretrain.run,
@@ -117,56 +119,61 @@ def run_stage(
     words = tokenizer_key(tokenizer, recipe.template)
     inputs = {"model": start.key, "tokenizer": words} | reward_inputs(settings, models)
     inputs |= {block: source_key(recipe.data[block]) for block in settings.blocks}
-    bf16 = choose_bf16(recipe, device)
-    order = getattr(settings, "mix", None) or recipe.mix
-    key = hash_value(
-        [
-            graftlm.__version__,
-            settings.model_dump(mode="json"),
-            inputs,
-            order,
-            recipe.seed,
-            bf16,
-            recipe.save_as,
-            device.type,
-        ]
-    )
+    key = stage_key(recipe, settings, inputs, device)
     done = Grown(str(folder / "model"), key)
     if finished_key(folder) == key:
         say("  done before, skipped")
         return done
     claim_folder(folder, key)
     template = choose_template(recipe.template, tokenizer)
-    form = form_of(settings, start.where)
-    blocks = {
-        block: tokenise(block, recipe.data[block], tokenizer, template, words, settings.longest, form)
-        for block in settings.blocks
-        if form is not None
-    }
-    prompts = {
-        block: read_prompts(block, recipe.data[block], unsafe=block in unsafe_blocks(settings))
-        for block in (settings.blocks if isinstance(settings, ComparedStage) else ())
-    }
     context = StageContext(
-        recipe,
-        name,
-        settings,
-        start,
-        models,
-        tokenizer,
-        template,
-        blocks,
-        prompts,
-        folder,
-        key,
-        inputs,
-        device,
-        bf16,
+        recipe=recipe,
+        name=name,
+        settings=settings,
+        start=start,
+        models=models,
+        tokenizer=tokenizer,
+        template=template,
+        blocks=tokenise_blocks(recipe, settings, start, tokenizer, template, words),
+        prompts=prompts_of_stage(recipe, settings),
+        folder=folder,
+        key=key,
+        inputs=inputs,
+        device=device,
+        bf16=choose_bf16(recipe, device),
     )
     receipt = RUN_STAGE[settings.stage](context)
     write_json(folder / "receipt.json", receipt.model_dump())
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return done
+
+
+def stage_key(recipe: Recipe, settings: Stage, inputs: dict[str, str], device: torch.device) -> str:
+    """Identity of everything that a stage's result depends on."""
+    order = getattr(settings, "mix", None) or recipe.mix
+    made_of = [settings.model_dump(mode="json"), inputs, order, recipe.seed, choose_bf16(recipe, device)]
+    return hash_value([graftlm.__version__, *made_of, recipe.save_as, device.type])
+
+
+def tokenise_blocks(
+    recipe: Recipe, settings: Stage, start: Grown, tokenizer: Tokenizer, template: ChatTemplate, words: str
+) -> dict[str, TokenisedBlock]:
+    """The data of a stage that trains on given data; nothing for one that answers prompts."""
+    form = form_of(settings, start.where)
+    if form is None:
+        return {}
+    return {
+        block: tokenise(block, recipe.data[block], tokenizer, template, words, settings.longest, form)
+        for block in settings.blocks
+    }
+
+
+def prompts_of_stage(recipe: Recipe, settings: Stage) -> dict[str, Prompts]:
+    """The prompts that a stage answers, in training or to be compared."""
+    if not isinstance(settings, ComparedStage):
+        return {}
+    unsafe = unsafe_blocks(settings)
+    return {block: read_prompts(block, recipe.data[block], unsafe=block in unsafe) for block in settings.blocks}
 
 
 def finished_key(folder: Path) -> str | None:

@@ -48,7 +48,7 @@ def run(stage: StageContext) -> Receipt:
     history: list[dict[str, float]] = []
     chats: list[dict[str, Any]] = []
     trainer: Trainer | None = None
-    rounds = stage.folder / "rounds"
+    rounds = stage.folder / "checkpoints" / "rounds"
     for number in range(settings.rounds):
         winners, figures = answer_round(stage, subject, reward, number, rounds / f"answers-{number}.json")
         chats += winners
