@@ -233,7 +233,7 @@ def test_a_stage_that_cannot_use_its_data(graft_says: Said, recipe: Any) -> None
     assert "stages.dpo" in said and "pairs" in said
     pairs = [{"prompt": f"What is {n}?", "chosen": f"It is {n}.", "rejected": "No."} for n in range(30)]
     said = graft_says("check", recipe(pairs), code=2)
-    assert "stages.sft" in said and "pairs" in said
+    assert "stages.sft" in said and "preference rows" in said
 
 
 def test_copies_are_counted(graft_says: Said, recipe: Any) -> None:

@@ -138,6 +138,7 @@ def test_three_kills(
     assert killed == 3 and resumable
 
 
+@pytest.mark.slow
 def test_kills_in_the_middle_of_a_round_of_answers(
     tmp_path: Path, aligned: tuple[Path, float], nursery: Any, small_recipe: Any, weights: Any
 ) -> None:

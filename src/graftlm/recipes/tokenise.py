@@ -58,9 +58,9 @@ ACCEPTED: dict[Form, tuple[str, ...]] = {
 }
 NEEDS: dict[Form, str] = {
     "language": "documents, or conversations that end with an answer",
-    "pairs": "rows with `chosen` and `rejected`",
-    "question_answer_pairs": "rows with `chosen` and `rejected`",
-    "thumbs": "rows with an answer and a thumb up or down, or rows with `chosen` and `rejected`",
+    "pairs": "pairs of answers: rows with `chosen` and `rejected`",
+    "question_answer_pairs": "pairs of answers: rows with `chosen` and `rejected`",
+    "thumbs": "answers with a thumb up or down, or pairs of answers: rows with `chosen` and `rejected`",
 }
 
 
@@ -94,7 +94,7 @@ def tokenise(
         rows = read_source(name, block)
         if rows.kind not in ACCEPTED[form]:
             raise DataError(
-                f"its rows are of the kind {rows.kind}, which a stage that trains on it cannot learn from",
+                f"it holds {rows.kind} rows, which this stage cannot learn from",
                 where=f"data.{name}",
                 fix=f"give {NEEDS[form]}; test items (labelled) belong under `evaluation`",
             )

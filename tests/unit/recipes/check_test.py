@@ -142,7 +142,7 @@ def test_a_stage_with_the_wrong_kind_of_data(stage: str, found: Any) -> None:
     result = found({"a": rows}, {stage: {"blocks": ["a"]}})
     where, text = one(result, "errors")
     kind = "preference" if WRONG[stage] == "pair" else "chat"
-    assert where == f"stages.{stage}" and f"data.a: its rows are of the kind {kind}" in text
+    assert where == f"stages.{stage}" and f"data.a: it holds {kind} rows" in text
     assert ("conversations" if WRONG[stage] == "pair" else "`chosen` and `rejected`") in result.errors[0].fix
     assert result.stages == {}, "nothing is planned for a stage that cannot run"
 

@@ -116,7 +116,7 @@ def test_sources_that_cannot_be_used(tmp_path: Path, tokenizer: Any) -> None:
     chat = {"instruction": "Why?", "output": "So."}
     with pytest.raises(DataError, match="rows of several kinds: chat, text"):
         read_source("a", write_rows(tmp_path / "b.jsonl", [*texts(1), chat]))
-    with pytest.raises(DataError, match=r"data\.a: its rows are of the kind labelled"):
+    with pytest.raises(DataError, match=r"data\.a: it holds labelled rows"):
         store(Block(world="clinic", part="exam"), tokenizer)
 
 
@@ -274,7 +274,7 @@ def test_a_form_has_its_own_store(tmp_path: Path, tokenizer: Any) -> None:
     assert (pairs.train.samples, thumbs.train.samples) == (27, 54)
     assert (pairs.held_out.samples, thumbs.held_out.samples) == (3, 6)
     assert set(thumbs.train.values[0::2].tolist()) == {1.0, -1.0}
-    with pytest.raises(DataError, match="its rows are of the kind preference"):
+    with pytest.raises(DataError, match="it holds preference rows"):
         store(block, tokenizer)
 
 
