@@ -28,18 +28,6 @@ SETTINGS = TrainingSettings(learning_rate=5e-3, warmup=0.1, log_every=3, save_ev
 KINDS = ("ppo-full", "ppo-lora", "grpo-full")
 
 
-class Killed(Exception):
-    pass
-
-
-def kill_at(step: int) -> Callable[[int], None]:
-    def on_step(done: int) -> None:
-        if done == step:
-            raise Killed
-
-    return on_step
-
-
 def even_tokens(prompts: object, answers: list[str]) -> list[float]:
     """Share of an answer's tokens that are even numbers; the language writes each token as a letter."""
     return [sum(ord(letter) % 2 == 0 for letter in answer) / max(len(answer), 1) for answer in answers]
@@ -96,14 +84,13 @@ def assert_bit_equal(one: Trainer, other: Trainer) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("killed", [[3], [5, 8], [13], [4, 7, 10, 15]], ids=str)
-def test_killed_and_resumed_equals_uninterrupted(kind, killed, start, tmp_path):
+def test_killed_and_resumed_equals_uninterrupted(kind, killed, start, tmp_path, fit_until):
     whole = start(tmp_path / "whole", kind)
     whole.fit()
     assert len(whole.feed.history) == ITERATIONS and whole.record.losses
     assert ("value_head.weight" in whole.trained) == kind.startswith("ppo")
     for step in killed:
-        with pytest.raises(Killed):
-            start(tmp_path / "cut", kind).fit(kill_at(step))
+        fit_until(start(tmp_path / "cut", kind), step)
     cut = start(tmp_path / "cut", kind)
     cut.fit()
     assert cut.record.resumed_from == [step // 3 * 3 for step in killed]
@@ -120,10 +107,9 @@ def test_the_run_has_something_to_lose(start):
     assert not any(torch.equal(weight, before[name]) for name, weight in trainer.trained.items())
 
 
-def test_a_buffer_that_is_answered_anew_would_be_seen(start, tmp_path):
+def test_a_buffer_that_is_answered_anew_would_be_seen(start, tmp_path, fit_until):
     """Without the feed's state the round is answered again, by weights that have moved in it."""
-    with pytest.raises(Killed):
-        start(tmp_path).fit(kill_at(3))
+    fit_until(start(tmp_path), 3)
     cut = start(tmp_path)
     cut.feed.restore = lambda state: None
     cut.fit()
@@ -140,7 +126,7 @@ def test_checkpoints_do_not_change_the_run(start, tmp_path):
 
 
 @pytest.mark.parametrize("killed", [3, 5, 7])
-def test_a_divergence_that_blows_up_does_so_after_a_kill(killed, start, tmp_path):
+def test_a_divergence_that_blows_up_does_so_after_a_kill(killed, start, tmp_path, fit_until):
     """The weights of the round before are part of the checkpoint: they are not those of the kill."""
     dry = start(None)
     dry.fit()
@@ -150,8 +136,7 @@ def test_a_divergence_that_blows_up_does_so_after_a_kill(killed, start, tmp_path
     whole = start(tmp_path / "whole", max_kl=limit)
     whole.fit()
     assert "blew up" in whole.record.stopped and whole.record.steps == 2 * ROUND
-    with pytest.raises(Killed):
-        start(tmp_path / "cut", max_kl=limit).fit(kill_at(killed))
+    fit_until(start(tmp_path / "cut", max_kl=limit), killed)
     cut = start(tmp_path / "cut", max_kl=limit)
     cut.fit()
     assert cut.record.resumed_from == [killed // 3 * 3]

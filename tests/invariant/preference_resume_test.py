@@ -23,18 +23,6 @@ from graftlm.training.trainer import Trainer, TrainingSettings
 SETTINGS = TrainingSettings(learning_rate=5e-3, warmup=0.1, log_every=3, save_every=4, evaluate_every=5, seed=7)
 
 
-class Killed(Exception):
-    pass
-
-
-def kill_at(step: int) -> Callable[[int], None]:
-    def on_step(done: int) -> None:
-        if done == step:
-            raise Killed
-
-    return on_step
-
-
 @pytest.fixture
 def plans(make_plan: Callable[..., PackingPlan], make_store: Callable[..., TokenStore]) -> list[PackingPlan]:
     """Sixty pairs to train on, and eight that are kept back."""
@@ -74,13 +62,12 @@ def assert_bit_equal(one: Trainer, other: Trainer) -> None:
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("key", [None, "start-model"], ids=["recomputed", "read"])
 @pytest.mark.parametrize("killed", [[5], [6, 9, 13]], ids=str)
-def test_killed_and_resumed_equals_uninterrupted(method, key, killed, start, plans, tmp_path):
+def test_killed_and_resumed_equals_uninterrupted(method, key, killed, start, plans, tmp_path, fit_until):
     whole = start(tmp_path / "whole", method)
     whole.fit()
     assert len(whole.record.losses) >= 4 and not kept(plans)
     for step in killed:
-        with pytest.raises(Killed):
-            start(tmp_path / "cut", method, key).fit(kill_at(step))
+        fit_until(start(tmp_path / "cut", method, key), step)
     cut = start(tmp_path / "cut", method, key)
     assert len(kept(plans)) == (0 if key is None else 2), "one for each store"
     cut.fit()

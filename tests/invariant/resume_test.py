@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,18 +19,6 @@ SETTINGS = TrainingSettings(
     learning_rate=1e-2, warmup=0.1, log_every=3, save_every=4, evaluate_every=5, seed=7, keep=2
 )
 STEPS = 20
-
-
-class Killed(Exception):
-    pass
-
-
-def kill_at(step: int) -> Callable[[int], None]:
-    def on_step(done: int) -> None:
-        if done == step:
-            raise Killed
-
-    return on_step
 
 
 @pytest.fixture
@@ -91,13 +78,12 @@ def assert_bit_equal(one: Trainer, other: Trainer) -> None:
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("killed", [[4], [19], [6, 9, 14]])
-def test_killed_and_resumed_equals_uninterrupted(start, tmp_path, method, killed):
+def test_killed_and_resumed_equals_uninterrupted(start, tmp_path, method, killed, fit_until):
     whole = start(tmp_path / "whole", method)
     whole.fit()
     assert len(whole.record.losses) == 7
     for step in killed:
-        with pytest.raises(Killed):
-            start(tmp_path / "cut", method).fit(kill_at(step))
+        fit_until(start(tmp_path / "cut", method), step)
     cut = start(tmp_path / "cut", method)
     cut.fit()
     assert cut.record.resumed_from == [step // 4 * 4 for step in killed]
@@ -131,16 +117,14 @@ def test_the_last_checkpoints_are_kept(start, tmp_path):
     assert [step for step, _ in list_checkpoints(tmp_path)] == [12, 16], "the end is saved by whoever called"
 
 
-def test_a_checkpoint_of_another_run_is_refused(start, tmp_path):
-    with pytest.raises(Killed):
-        start(tmp_path).fit(kill_at(5))
+def test_a_checkpoint_of_another_run_is_refused(start, tmp_path, fit_until):
+    fit_until(start(tmp_path), 5)
     with pytest.raises(TrainingError, match=r"another recipe(?s:.*)fix: delete the folder"):
         start(tmp_path, key="other").fit()
 
 
-def test_a_half_written_checkpoint_is_ignored(start, tmp_path):
-    with pytest.raises(Killed):
-        start(tmp_path).fit(kill_at(6))
+def test_a_half_written_checkpoint_is_ignored(start, tmp_path, fit_until):
+    fit_until(start(tmp_path), 6)
     half = tmp_path / ".step-0000008.99999999.part"
     half.mkdir()
     (half / "state.pt").write_bytes(b"half")
@@ -150,11 +134,10 @@ def test_a_half_written_checkpoint_is_ignored(start, tmp_path):
     assert not half.exists(), "the next writer of that checkpoint clears it away"
 
 
-def test_a_corrupt_checkpoint_is_a_clear_error_and_the_one_before_serves(start, tmp_path):
+def test_a_corrupt_checkpoint_is_a_clear_error_and_the_one_before_serves(start, tmp_path, fit_until):
     whole = start(None)
     whole.fit()
-    with pytest.raises(Killed):
-        start(tmp_path).fit(kill_at(9))
+    fit_until(start(tmp_path), 9)
     newest = list_checkpoints(tmp_path)[-1][1]
     (newest / "state.pt").write_bytes(b"\x00" * 100)
     with pytest.raises(
@@ -223,22 +206,20 @@ def test_a_run_to_the_end_also_has_its_best_weights(start, tmp_path):
 @pytest.mark.parametrize("script", [FALLS_THEN_RISES, STILL_FALLS, BEST_EARLY])
 @pytest.mark.parametrize("killed", [[8], [2, 5, 11]])
 @pytest.mark.parametrize("save_every", [0, 3])
-def test_early_stopping_survives_kills(start, tmp_path, script, killed, save_every):
+def test_early_stopping_survives_kills(start, tmp_path, script, killed, save_every, fit_until):
     whole = early(start, tmp_path / "whole", script, patience=3, save_every=save_every)
     whole.fit()
     for step in killed:
         if step <= whole.record.steps:
-            with pytest.raises(Killed):
-                early(start, tmp_path / "cut", script, 3, save_every=save_every).fit(kill_at(step))
+            fit_until(early(start, tmp_path / "cut", script, 3, save_every=save_every), step)
     cut = early(start, tmp_path / "cut", script, 3, save_every=save_every)
     cut.fit()
     assert_bit_equal(cut, whole)
 
 
-def test_best_weights_of_a_later_past_do_not_come_back(start, tmp_path):
+def test_best_weights_of_a_later_past_do_not_come_back(start, tmp_path, fit_until):
     """What a killed run saved after the checkpoint is forgotten, even if the resumed run goes another way."""
-    with pytest.raises(Killed):
-        early(start, tmp_path, [9, 8, 7, 6, 6.5, 1], patience=3, save_every=6).fit(kill_at(11))
+    fit_until(early(start, tmp_path, [9, 8, 7, 6, 6.5, 1], patience=3, save_every=6), 11)
     other_way = [9, 8, 7, 6, 5, 6.6, 6.7, 6.8]
     resumed = early(start, tmp_path, other_way, patience=3, save_every=6)
     record = resumed.fit()
@@ -249,10 +230,9 @@ def test_best_weights_of_a_later_past_do_not_come_back(start, tmp_path):
     assert_bit_equal(resumed, again)
 
 
-def test_best_weights_of_an_earlier_run_do_not_come_back(start, tmp_path):
+def test_best_weights_of_an_earlier_run_do_not_come_back(start, tmp_path, fit_until):
     """The folder still holds the best of a run that left no checkpoint to resume from."""
-    with pytest.raises(Killed):
-        early(start, tmp_path, [9, 8, 7, 6, 1], patience=3, save_every=0).fit(kill_at(8))
+    fit_until(early(start, tmp_path, [9, 8, 7, 6, 1], patience=3, save_every=0), 8)
     trainer = early(start, tmp_path, [9, 5, 6, 7, 8], patience=3, save_every=0)
     assert trainer.fit().best_step == 2
     assert all(

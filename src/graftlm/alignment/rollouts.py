@@ -15,8 +15,7 @@ from torch import Tensor
 
 from graftlm.alignment.prompts import Asked
 from graftlm.data.encode import Encoded
-from graftlm.data.mixing import Mixture
-from graftlm.data.packing import PackingPlan, pack
+from graftlm.data.packing import PackingPlan, pack_samples
 from graftlm.data.store import TokenStore
 from graftlm.evaluation.language_model import LanguageModel
 from graftlm.inference.decoding import Decoding
@@ -75,23 +74,23 @@ class Rollouts:
                 for tokens, prompt in zip(self.tokens, self.prompt_lengths, strict=True)
             ]
         )
-        chosen = np.array(rows, np.int64)
-        mixture = Mixture(("rollouts",), (store,), np.zeros_like(chosen), chosen, store.sample_lengths[chosen])
-        return pack(mixture, row_tokens=row_tokens)
+        return pack_samples(store, row_tokens, rows)
 
     def of(self, documents: Sequence[int], names: Sequence[str], device: torch.device) -> list[Tensor]:
         """Per-token tensors of the given answers end to end, as a packed row holds them."""
-        ends = self.lengths_R.cumsum(0).tolist()
-        starts = [0, *ends[:-1]]
-        places = torch.cat([torch.arange(starts[d], ends[d]) for d in documents])
+        places = self._places(documents)
         return [self.per_token[name][places].to(device) for name in names]
 
     def put(self, name: str, documents: Sequence[int], values_A: Tensor) -> None:
         """Write a per-token tensor's values for some answers, given end to end."""
         whole = self.per_token.setdefault(name, torch.zeros(int(self.lengths_R.sum())))
+        whole[self._places(documents)] = values_A.float().cpu()
+
+    def _places(self, documents: Sequence[int]) -> Tensor:
+        """Where the tokens of the given answers stand in a per-token tensor."""
         ends = self.lengths_R.cumsum(0).tolist()
         starts = [0, *ends[:-1]]
-        whole[torch.cat([torch.arange(starts[d], ends[d]) for d in documents])] = values_A.float().cpu()
+        return torch.cat([torch.arange(starts[d], ends[d]) for d in documents])
 
     def state(self) -> dict[str, Any]:
         return dict(vars(self))

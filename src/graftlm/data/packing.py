@@ -7,7 +7,7 @@ and the attention, the positions and the targets stop at every boundary.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -194,6 +194,13 @@ def pack(mixture: Mixture, *, row_tokens: int, rows_per_step: int = 1) -> Packin
     order = np.array([index for row in rows for index in row], np.int64)
     edges = np.cumsum([0, *(len(row) for row in rows)])
     return PackingPlan(mixture, order, edges, row_tokens, rows_per_step)
+
+
+def pack_samples(store: TokenStore, row_tokens: int, samples: Sequence[int] | None = None) -> PackingPlan:
+    """The given samples of one store (all when None), once each; a document's number is its place in the store."""
+    chosen = np.arange(store.samples) if samples is None else np.array(samples, np.int64)
+    mixture = Mixture(("samples",), (store,), np.zeros_like(chosen), chosen, store.sample_lengths[chosen])
+    return pack(mixture, row_tokens=row_tokens)
 
 
 def _keep_shares(windows: list[list[list[int]]], mixture: Mixture) -> list[list[int]]:

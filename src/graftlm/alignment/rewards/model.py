@@ -10,8 +10,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from graftlm.core.errors import DataError
 from graftlm.data.encode import Encoded, encode_answers, encode_question_answers
-from graftlm.data.mixing import Mixture
-from graftlm.data.packing import PackingPlan, pack
+from graftlm.data.packing import pack_samples
 from graftlm.data.samples import Prompt, Turn
 from graftlm.data.store import TokenStore
 from graftlm.data.templates import ChatTemplate
@@ -50,7 +49,7 @@ class RewardModelReward:
             return []
         pairs = zip(prompts, answers, strict=True)
         documents = self._encode([(prompt.prompt, answer) for prompt, answer in pairs])
-        plan = _pack_all(documents, self.row_tokens)
+        plan = pack_samples(TokenStore.in_memory(documents), self.row_tokens)
         device = model_device(self.model)
         found = torch.zeros(len(documents))
         with evaluation_mode(self.model), torch.no_grad():
@@ -95,11 +94,3 @@ def _without_beginning(document: Encoded, max_tokens: int, bos: int | None) -> E
     prompt = int(document.targets.argmax()) if document.targets.any() else len(document.targets)
     cut = np.arange(head, min(head + excess, prompt))
     return Encoded(np.delete(document.tokens, cut), np.delete(document.targets, cut), document.value)
-
-
-def _pack_all(documents: list[Encoded], row_tokens: int) -> PackingPlan:
-    """Every document once; its number in the row is its place in the list."""
-    store = TokenStore.in_memory(documents)
-    nothing = np.zeros(store.samples, np.int64)
-    mixture = Mixture(("answers",), (store,), nothing, np.arange(store.samples), store.sample_lengths)
-    return pack(mixture, row_tokens=row_tokens)

@@ -56,10 +56,13 @@ def run(stage: StageContext) -> Receipt:
         say(f"  round {number + 1}: mean reward {figures['reward']:.2f}, of the best {figures['best']:.2f}")
         plan = pack_winners(stage, chats)
         trainer = make_trainer(stage, loaded.model, CausalLM(), plan, part=f"round-{number}")
-        if not _finished_before(rounds, number, trainer):
-            trainer.fit()
+        if _finished_before(rounds, number, trainer):
+            continue
+        trainer.fit()
+        if number < settings.rounds - 1:  # the last round's log goes into the receipt: it is never skipped
             save_checkpoint(rounds, number, {"weights": {n: p.detach() for n, p in trainer.trained.items()}}, keep=0)
     assert trainer is not None
+    loaded.notes.append("steps, losses and speed are those of the last round")
     lines = (json.dumps(chat, ensure_ascii=False) for chat in chats)
     write_text(stage.folder / "winners.jsonl", "".join(line + "\n" for line in lines))
     save_language_model(stage, loaded.model)
