@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: its kernels then run on the CPU
+
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
@@ -9,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from graftlm.data.encode import Encoded

@@ -55,7 +55,7 @@ class Policy(nn.Module):
 
     def look(self, batch: PackedBatch, *, entropy: bool = False) -> tuple[TokenStatistics, Tensor | None]:
         """Statistics of the row's A answer tokens, and the values [A] before each of them (None without a head)."""
-        hidden_TD = hidden_states(self, batch.tokens, batch.boundaries)
+        hidden_TD = hidden_states(self, batch.tokens, batch.boundaries, batch.longest)
         statistics = token_statistics(hidden_TD, output_head(self), batch.targets, entropy=entropy)
         if self.value_head is None:
             return statistics, None
@@ -66,5 +66,5 @@ class Policy(nn.Module):
 
 def answer_token_log_probabilities(model: nn.Module, batch: PackedBatch) -> Tensor:
     """[A] log p of the row's answer tokens, in their order."""
-    hidden_TD = hidden_states(model, batch.tokens, batch.boundaries)
+    hidden_TD = hidden_states(model, batch.tokens, batch.boundaries, batch.longest)
     return token_statistics(hidden_TD, output_head(model), batch.targets).log_probability

@@ -35,6 +35,7 @@ class PackedBatch:
         value: [N] fp32; the number that belongs to each document (see `Encoded`), 0 for padding.
         target_count: positions that bear a target.
         padding: tokens of the last document when it only fills up the row (0 when rows are not filled).
+        longest: tokens of the longest document, padding included.
     """
 
     tokens: torch.Tensor
@@ -43,7 +44,8 @@ class PackedBatch:
     document: torch.Tensor
     value: torch.Tensor
     target_count: int
-    padding: int = 0
+    padding: int
+    longest: int
 
     def to(self, device: torch.device) -> PackedBatch:
         if device.type == "cpu":
@@ -144,6 +146,7 @@ class PackingPlan:
             torch.from_numpy(value_N.astype(np.float32)),
             int((targets_T != IGNORE).sum()),
             padding,
+            int(length_N.max(initial=0)),
         )
 
 

@@ -48,6 +48,10 @@ class Row(Protocol):
     def padding(self) -> int:
         """Tokens of the last document when it only fills up the row, else 0."""
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest document."""
+
 
 def load_reward_model(base: str, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """A reward model in `dtype` on `device`, weights from safetensors only, in eval mode, ready for packed rows.
@@ -106,7 +110,7 @@ def document_rewards(model: torch.nn.Module, batch: Row) -> torch.Tensor:
     boundaries = batch.boundaries[:-1] if batch.padding else batch.boundaries
     if is_encoder(model):
         return _encoder_rewards(model, batch.tokens, boundaries)
-    states_TD = hidden_states(model, batch.tokens, batch.boundaries)
+    states_TD = hidden_states(model, batch.tokens, batch.boundaries, batch.longest)
     last_N = _last_tokens(batch.tokens, boundaries, _padding_token(model))
     with torch.autocast(states_TD.device.type, enabled=False):  # at a reward of 5, bf16 has steps of 0.03
         return F.linear(states_TD[last_N].float(), _head(model).float())[:, 0]

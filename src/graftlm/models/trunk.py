@@ -17,7 +17,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 from graftlm.core.errors import ModelError
-from graftlm.ops.attention import documents_of_like_length, packed_attention
+from graftlm.ops.attention import Layout, documents_of_like_length, lay_out, packed_attention
+from graftlm.ops.choose import Choice, attention_kernel
 from graftlm.ops.cross_entropy import Head
 
 ATTENTION = "graft"
@@ -40,14 +41,15 @@ def _attention(
     if "windows_seen" in kwargs:
         kwargs["windows_seen"].add(kwargs.get("sliding_window"))
     query_THD, key_TGD, value_TGD = (x[0].transpose(0, 1) for x in (query, key, value))
+    layout = Layout(
+        kwargs["cu_seq_lens_q"],
+        kwargs["max_length_q"],
+        kwargs["graft_kernel"],
+        kwargs["graft_blocks"],
+        kwargs["graft_backward_blocks"],
+    )
     out_THD = packed_attention(
-        query_THD,
-        key_TGD,
-        value_TGD,
-        boundaries=kwargs["cu_seq_lens_q"],
-        longest=kwargs["max_length_q"],
-        scale=kwargs.get("scaling"),
-        window=kwargs.get("sliding_window"),
+        query_THD, key_TGD, value_TGD, layout, scale=kwargs.get("scaling"), window=kwargs.get("sliding_window")
     )
     return out_THD[None], None
 
@@ -81,6 +83,7 @@ def choose_packing(model: torch.nn.Module) -> bool:
     documents in place."""
     inner = causal_lm(model)
     inner.graft_packs = False  # type: ignore[assignment]
+    inner.graft_kernel = kernel_choice(inner).chosen  # type: ignore[assignment]
     training = model.training
     model.eval()
     try:
@@ -93,6 +96,16 @@ def choose_packing(model: torch.nn.Module) -> bool:
     finally:
         model.train(training)
     return bool(inner.graft_packs)
+
+
+def kernel_choice(model: PreTrainedModel) -> Choice:
+    """Which attention serves packed rows of this model here, and how it was chosen."""
+    config = model.config.get_text_config()
+    H = getattr(config, "num_attention_heads", None) or 1
+    G = getattr(config, "num_key_value_heads", None) or H
+    D = getattr(config, "head_dim", None) or config.hidden_size // H
+    window = min((width for width in _windows(config) if width), default=None)
+    return attention_kernel(next(model.parameters()).device, H, G, D, window)
 
 
 def _probe(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
@@ -153,7 +166,9 @@ def _windows(config: PretrainedConfig) -> set[int]:
     return wanted
 
 
-def hidden_states(model: torch.nn.Module, tokens_T: torch.Tensor, boundaries: torch.Tensor) -> torch.Tensor:
+def hidden_states(
+    model: torch.nn.Module, tokens_T: torch.Tensor, boundaries: torch.Tensor, longest: int | None = None
+) -> torch.Tensor:
     """Final hidden states [T, D] of packed documents, each seen alone and from position 0.
 
     Args:
@@ -161,9 +176,10 @@ def hidden_states(model: torch.nn.Module, tokens_T: torch.Tensor, boundaries: to
             has (peft-wrapped or not).
         tokens_T: [T] token ids, documents end to end.
         boundaries: [N + 1] int32 document starts; the last entry is T.
+        longest: tokens of the longest document; without it the host waits for the device to be told.
     """
     states = _packed_states if causal_lm(model).graft_packs else _padded_states
-    return states(model, tokens_T, boundaries)
+    return states(model, tokens_T, boundaries, longest)
 
 
 def output_head(model: torch.nn.Module) -> Head:
@@ -176,11 +192,10 @@ def output_head(model: torch.nn.Module) -> Head:
     return Head(layer.weight, getattr(layer, "bias", None), scale, softcap)
 
 
-def positions_of(boundaries: torch.Tensor) -> torch.Tensor:
-    """[T] position of each token inside its document."""
-    lengths_N = boundaries.diff().long()
-    starts_T = torch.repeat_interleave(boundaries[:-1].long(), lengths_N)
-    return torch.arange(int(boundaries[-1]), device=boundaries.device) - starts_T
+def positions_of(boundaries: torch.Tensor, tokens: int) -> torch.Tensor:
+    """[T] position of each of the row's T = `tokens` inside its document."""
+    starts_T = torch.repeat_interleave(boundaries[:-1].long(), boundaries.diff().long(), output_size=tokens)
+    return torch.arange(tokens, device=boundaries.device) - starts_T
 
 
 def _decoder(model: torch.nn.Module) -> torch.nn.Module:
@@ -189,24 +204,34 @@ def _decoder(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _packed_states(
-    model: torch.nn.Module, tokens_T: torch.Tensor, boundaries: torch.Tensor, **probe: set[int | None]
+    model: torch.nn.Module,
+    tokens_T: torch.Tensor,
+    boundaries: torch.Tensor,
+    longest: int | None = None,
+    **probe: set[int | None],
 ) -> torch.Tensor:
-    longest = int(boundaries.diff().max())
+    longest = int(boundaries.diff().max()) if longest is None else longest
+    layout = lay_out(boundaries, len(tokens_T), longest, causal_lm(model).graft_kernel)  # type: ignore[arg-type]
     return _decoder(model)(
         input_ids=tokens_T[None],
-        position_ids=positions_of(boundaries)[None],
+        position_ids=positions_of(boundaries, len(tokens_T))[None],
         # A mask of four dimensions is passed on as it is: no [T, T] mask is built, our entry needs none.
         attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=tokens_T.device),
         use_cache=False,
-        cu_seq_lens_q=boundaries,
-        cu_seq_lens_k=boundaries,
-        max_length_q=longest,
-        max_length_k=longest,
+        cu_seq_lens_q=layout.boundaries,
+        cu_seq_lens_k=layout.boundaries,
+        max_length_q=layout.longest,
+        max_length_k=layout.longest,
+        graft_kernel=layout.kernel,
+        graft_blocks=layout.blocks,
+        graft_backward_blocks=layout.backward_blocks,
         **probe,
     ).last_hidden_state[0]
 
 
-def _padded_states(model: torch.nn.Module, tokens_T: torch.Tensor, boundaries: torch.Tensor) -> torch.Tensor:
+def _padded_states(
+    model: torch.nn.Module, tokens_T: torch.Tensor, boundaries: torch.Tensor, longest: int | None = None
+) -> torch.Tensor:
     """Documents of like length form one padded batch, so that at most half of what is computed is padding."""
     decoder = _decoder(model)
     takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters

@@ -66,7 +66,7 @@ def answer_log_probabilities(model: torch.nn.Module, batch: PackedBatch) -> Answ
     The sum runs in fp64: a GPU adds a document's tokens in no fixed order, and in fp32 that would change the last bits
     of the same row from call to call, and with them the first loss.
     """
-    hidden_TD = hidden_states(model, batch.tokens, batch.boundaries)
+    hidden_TD = hidden_states(model, batch.tokens, batch.boundaries, batch.longest)
     log_p_T = token_log_probabilities(hidden_TD, output_head(model), batch.targets)
     N = len(batch.document)
     lengths_N = batch.boundaries.diff().long()

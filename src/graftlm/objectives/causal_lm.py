@@ -6,7 +6,7 @@ import torch
 
 from graftlm.data.packing import PackedBatch
 from graftlm.models.trunk import hidden_states, output_head
-from graftlm.ops.cross_entropy import token_log_probabilities
+from graftlm.ops.linear_cross_entropy import linear_cross_entropy
 from graftlm.training.objective import Loss
 
 
@@ -17,6 +17,6 @@ class CausalLM:
         return batch.target_count
 
     def __call__(self, model: torch.nn.Module, batch: PackedBatch) -> Loss:
-        hidden_TD = hidden_states(model, batch.tokens, batch.boundaries)
-        log_p_T = token_log_probabilities(hidden_TD, output_head(model), batch.targets)
-        return Loss(-log_p_T.sum(), batch.target_count)
+        hidden_TD = hidden_states(model, batch.tokens, batch.boundaries, batch.longest)
+        total = linear_cross_entropy(hidden_TD, output_head(model), batch.targets, batch.target_count)
+        return Loss(total, batch.target_count)

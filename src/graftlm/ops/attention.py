@@ -6,18 +6,67 @@ Shapes: T tokens in the row, H query heads, G key/value heads (H a multiple of G
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Kernel = Literal["documents", "varlen", "uniform", "by_length"]
+"""documents: our Triton kernel; varlen: torch's (flash attention 2); uniform: SDPA, where all documents have one
+length; by_length: SDPA over padded groups of documents, on any device."""
+
+HALVES = (torch.bfloat16, torch.float16)
+_OTHERS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the documents of a row lie, in the forms that the attention kernels take.
+
+    Attributes:
+        boundaries: [N + 1] int32, where each document starts; the last entry is T. On a GPU empty documents at the
+            end make N a round number, so that rows of one length have one shape.
+        longest: tokens of the longest document where every document has them, else 0 on a GPU.
+        kernel: which kernel attends (see `choose_kernel`).
+        blocks, backward_blocks: the blocks of `ops.kernels.document_attention`; None for the other kernels.
+    """
+
+    boundaries: torch.Tensor
+    longest: int
+    kernel: Kernel = "by_length"
+    blocks: torch.Tensor | None = None
+    backward_blocks: torch.Tensor | None = None
+
+
+def lay_out(boundaries: torch.Tensor, tokens: int, longest: int, kernel: Kernel) -> Layout:
+    """The layout of a row of T = `tokens`. Nothing waits for the device.
+
+    Args:
+        boundaries: [N + 1] int32.
+        longest: tokens of the longest document.
+    """
+    N = len(boundaries) - 1
+    if kernel == "by_length" or longest * N == tokens:
+        return Layout(boundaries, longest, "by_length" if kernel == "by_length" else "uniform")
+    room = 1 << (max(N, tokens // 64) - 1).bit_length()
+    boundaries = F.pad(boundaries, (0, room - N), value=tokens)
+    if kernel == "varlen":
+        return Layout(boundaries, max(2048, 1 << (longest - 1).bit_length()), kernel)
+    from graftlm.ops.kernels.document_attention import BACKWARD_BLOCK, FORWARD_BLOCK, document_blocks
+
+    blocks, backward_blocks = (document_blocks(boundaries, tokens, size) for size in (FORWARD_BLOCK, BACKWARD_BLOCK))
+    return Layout(boundaries, 0, kernel, blocks, backward_blocks)
 
 
 def packed_attention(
     query_THD: torch.Tensor,
     key_TGD: torch.Tensor,
     value_TGD: torch.Tensor,
-    boundaries: torch.Tensor,
-    longest: int,
+    layout: Layout,
     *,
     scale: float | None = None,
     window: int | None = None,
@@ -25,8 +74,6 @@ def packed_attention(
     """Causal attention inside each document.
 
     Args:
-        boundaries: [N + 1] int32, where each document starts; the last entry is T.
-        longest: tokens of the longest document.
         scale: factor on the scores; 1/sqrt(D) when None.
         window: a token sees itself and at most `window - 1` tokens before it (sliding-window models).
 
@@ -37,9 +84,31 @@ def packed_attention(
         # Rotary embedding in fp32 leaves queries and keys in fp32 beside bf16 values; torch's own casts too.
         kind = torch.get_autocast_dtype(query_THD.device.type)
         query_THD, key_TGD, value_TGD = (x.to(kind) for x in (query_THD, key_TGD, value_TGD))
-    if _kernel_takes(query_THD, value_TGD):
-        return _packed_by_kernel(query_THD, key_TGD, value_TGD, boundaries, longest, scale, window)
-    return _packed_by_length(query_THD, key_TGD, value_TGD, boundaries, scale, window)
+    qkv = query_THD, key_TGD, value_TGD
+    if layout.kernel == "uniform":
+        return _uniform(*qkv, layout.longest, scale, window)
+    fits = query_THD.dtype in HALVES and value_TGD.shape[-1] == query_THD.shape[-1]
+    if layout.kernel == "by_length" or not fits:
+        return _packed_by_length(*qkv, layout.boundaries, scale, window)
+    if layout.kernel == "varlen":
+        return _packed_by_torch(*qkv, layout.boundaries, layout.longest, scale, window)
+    from graftlm.ops.kernels.document_attention import document_attention
+
+    assert layout.blocks is not None and layout.backward_blocks is not None
+    scale = scale or query_THD.shape[-1] ** -0.5
+    return document_attention(*qkv, layout.blocks, layout.backward_blocks, scale=scale, window=window)
+
+
+def kernels_for(device: torch.device, head_size: int) -> list[Kernel]:
+    """The kernels that can attend to packed rows here."""
+    if device.type != "cuda" or head_size > 256 or head_size % 8:
+        return ["by_length"]
+    found: list[Kernel] = ["by_length"]
+    if _varlen_kernel() is not None:
+        found.append("varlen")
+    if find_spec("triton"):
+        found.append("documents")
+    return found
 
 
 def documents_of_like_length(boundaries: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -95,20 +164,20 @@ def _varlen_kernel():  # type: ignore[no-untyped-def]
     return varlen_attn
 
 
-def _kernel_takes(query_THD: torch.Tensor, value_TGD: torch.Tensor) -> bool:
-    D = query_THD.shape[-1]
-    fits = query_THD.is_cuda and query_THD.dtype in (torch.bfloat16, torch.float16)
-    return fits and D <= 256 and D % 8 == 0 and value_TGD.shape[-1] == D and _varlen_kernel() is not None
-
-
-def _packed_by_kernel(query, key, value, boundaries, longest, scale, window):  # type: ignore[no-untyped-def]
+def _packed_by_torch(query, key, value, boundaries, longest, scale, window):  # type: ignore[no-untyped-def]
     groups = query.shape[1] // key.shape[1]
     if groups > 1:  # torch 2.11's kernel has no grouped-query argument; 2.13's has, at the same speed
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     sides = (-1 if window is None else window - 1, 0)
-    return _varlen_kernel()(
-        query, key, value, boundaries, boundaries, longest, longest, scale=scale, window_size=sides
-    )
+    return _varlen_kernel()(query, key, value, boundaries, boundaries, longest, longest, scale=scale, window_size=sides)
+
+
+def _uniform(query, key, value, length, scale, window):  # type: ignore[no-untyped-def]
+    """Documents of one length are a batch: cuDNN attends at 1.8 times the speed of torch's own kernel on an H200."""
+    q, k, v = (x.unflatten(0, (-1, length)).transpose(1, 2) for x in (query, key, value))  # [N, heads, L, D]
+    with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, *_OTHERS], set_priority=True):
+        out = _causal(q, k, v, scale, window)
+    return out.transpose(1, 2).flatten(0, 1)
 
 
 def _packed_by_length(
@@ -129,13 +198,18 @@ def _packed_by_length(
     out_THD = query_THD.new_zeros(T, H, value_TGD.shape[-1])
     for place_nL, real_nL in documents_of_like_length(boundaries):
         q, k, v = (x[place_nL].transpose(1, 2) for x in (query_THD, key_TGD, value_TGD))  # [n, heads, L, D]
-        mask_LL, causal = None, True
-        if window is not None and window < place_nL.shape[1]:
-            offset_L = torch.arange(place_nL.shape[1], device=query_THD.device)
-            distance_LL = offset_L[:, None] - offset_L[None, :]
-            mask_LL, causal = (distance_LL >= 0) & (distance_LL < window), False
-        attended = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask_LL, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
-        )
+        attended = _causal(q, k, v, scale, window)
         out_THD[place_nL[real_nL]] = attended.transpose(1, 2)[real_nL]
     return out_THD
+
+
+def _causal(q, k, v, scale, window):  # type: ignore[no-untyped-def]
+    """[n, heads, L, D] → the same: causal attention of n documents of one length."""
+    L, mask_LL = q.shape[2], None
+    if window is not None and window < L:
+        offset_L = torch.arange(L, device=q.device)
+        distance_LL = offset_L[:, None] - offset_L[None, :]
+        mask_LL = (distance_LL >= 0) & (distance_LL < window)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask_LL, is_causal=mask_LL is None, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+    )

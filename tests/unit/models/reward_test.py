@@ -48,6 +48,10 @@ class Documents:
     boundaries: torch.Tensor
     padding: int = 0
 
+    @property
+    def longest(self) -> int:
+        return int(self.boundaries.diff().max())
+
 
 @pytest.fixture
 def scorer(plain_model, tmp_path):

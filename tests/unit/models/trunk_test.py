@@ -110,7 +110,7 @@ def test_training_state_survives_preparation(plain_model):
 
 
 def test_positions_start_anew_in_each_document():
-    assert positions_of(torch.tensor([0, 3, 4, 6], dtype=torch.int32)).tolist() == [0, 1, 2, 0, 0, 1]
+    assert positions_of(torch.tensor([0, 3, 4, 6], dtype=torch.int32), 6).tolist() == [0, 1, 2, 0, 0, 1]
 
 
 def test_causal_lm_finds_the_model_inside_an_adapter(tiny_model):

@@ -1,0 +1,1 @@
+"""Triton kernels: fast twins for CUDA. Nothing here is imported on a machine without them."""
