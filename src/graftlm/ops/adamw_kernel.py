@@ -60,7 +60,7 @@ def _lane(
         m_code = _root_codes(tl.abs(m) / tl.where(m_scale > 0, m_scale, 1.0), 127, (bits >> 16) & 0xFF)
         v_code = _root_codes(root / tl.where(v_scale > 0, v_scale, 1.0), 255, bits >> 24)
         v_code = tl.where(root > 0, tl.maximum(v_code, 1.0), 0.0)
-        tl.store(m_ptr + at, tl.where(m < 0, -m_code, m_code).to(tl.int8), mask=inside)
+        tl.store(m_ptr + at, tl.where(m < 0, -m_code, m_code).to(tl.int32).to(tl.int8), mask=inside)
         tl.store(v_ptr + at, v_code.to(tl.int32).to(tl.uint8), mask=inside)
     else:
         tl.store(m_ptr + at, m.to(m_ptr.dtype.element_ty), mask=inside)

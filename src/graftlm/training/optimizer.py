@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from graftlm.ops.adamw import AdamWStep, Moments, Rounding, adamw_, new_slots
+from graftlm.ops.rounding import BLOCK
 
 BETAS, EPS = (0.9, 0.95), 1e-8
 """LLaMA 2's, arXiv 2307.09288."""
@@ -109,6 +110,12 @@ def adamw(
     if moments == "fp32" and all(p.dtype == torch.float32 for p in trained):
         return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=EPS, fused=True)
     return AdamW(groups, lr=learning_rate, moments=moments, rounding=rounding, seed=seed)
+
+
+def kept_bytes(moments: Moments, rounding: Rounding) -> float:
+    """Bytes that the optimizer keeps of each weight."""
+    of_moments = {"fp32": 8, "bf16": 4, "8bit": 2 + 8 / BLOCK}[moments]
+    return of_moments + (2 if rounding == "master" else 0)
 
 
 def clip_and_step(
