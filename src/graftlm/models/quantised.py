@@ -7,7 +7,6 @@ they are. The extra `qlora` (bitsandbytes) does the arithmetic, on CUDA and on C
 from __future__ import annotations
 
 import importlib.util
-import logging
 from typing import Literal
 
 import torch
@@ -35,7 +34,6 @@ def quantisation(bits: Bits, dtype: torch.dtype) -> BitsAndBytesConfig:
             where="method: qlora",
             fix='pip install "graftlm[qlora]", or use method: lora',
         )
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # 8 bits: a warning a layer and call, about fp16
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
