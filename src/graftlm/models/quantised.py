@@ -49,7 +49,7 @@ def keep_differentiable(model: torch.nn.Module) -> None:
     has no backward pass; from then on gradients would be cut off without a word. So it must not repack."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def is_quantised(model: torch.nn.Module) -> bool:

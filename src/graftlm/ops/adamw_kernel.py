@@ -1,6 +1,6 @@
 """The AdamW step of `ops.adamw` as one Triton kernel: one launch a weight, each element read and written once."""
 
-from __future__ import annotations
+# mypy: disallow-untyped-defs=False
 
 import torch
 import triton
@@ -13,19 +13,18 @@ PHILOX_ROUNDS = tl.constexpr(7)
 
 
 @triton.jit
-def _root_codes(share, largest: tl.constexpr, byte):
-    """Codes (fp32, whole) of `share` in [0, 1] = (code / largest)², rounded up with the chance `byte` / 256."""
-    spread = share * (largest * largest)
+def _root_codes(magnitude, scale, squared: tl.constexpr, byte):
+    """Codes (fp32, whole) of magnitude = scale · code² / squared, rounded by the chance `byte` / 256."""
+    spread = magnitude * tl.where(scale > 1e-30, squared / scale, 0.0)
     below = tl.floor(tl.sqrt(spread))
     chance = (byte.to(tl.float32) + 0.5) * 0.00390625
-    up = tl.where(chance < (spread - below * below) / (2 * below + 1), 1.0, 0.0)
-    return tl.minimum(below + up, largest)
+    return below + tl.where(chance * (2 * below + 1) < spread - below * below, 1.0, 0.0)
 
 
 @triton.jit
 def _lane(
     w_ptr, rest_ptr, g_ptr, m_ptr, v_ptr, m_scale_ptr, v_scale_ptr,
-    lane, bits, n, factor, kept, beta1, beta2, size, root_correction, eps,
+    lane, bits, n, factor, kept, beta1, beta2, size, inverse_correction, eps,
     ROUNDING: tl.constexpr, CODES: tl.constexpr,
 ):  # fmt: skip
     """256 elements: one block of 8-bit moments."""
@@ -40,25 +39,23 @@ def _lane(
     v = tl.load(v_ptr + at, mask=inside, other=0).to(tl.float32)
     scaled = lane * LANE < n
     if CODES:
-        m = m * (1.0 / 127)
-        m = m * tl.abs(m) * tl.load(m_scale_ptr + lane, mask=scaled, other=0.0)
-        v = v * (1.0 / 255)
-        v = v * v * tl.load(v_scale_ptr + lane, mask=scaled, other=0.0)
+        m = m * tl.abs(m) * (tl.load(m_scale_ptr + lane, mask=scaled, other=0.0) * (1.0 / 127**2))
+        v = v * v * (tl.load(v_scale_ptr + lane, mask=scaled, other=0.0) * (1.0 / 255**2))
         v = v * v
 
     w = w * kept
     m = m + (g - m) * (1 - beta1)
     v = v * beta2 + g * g * (1 - beta2)
     root = tl.sqrt(v)
-    w = w - size * (m / (root / root_correction + eps))
+    w = w - size * (m / (root * inverse_correction + eps))
 
     if CODES:
         m_scale = tl.max(tl.abs(m), axis=0)
         v_scale = tl.max(root, axis=0)
         tl.store(m_scale_ptr + lane, m_scale, mask=scaled)
         tl.store(v_scale_ptr + lane, v_scale, mask=scaled)
-        m_code = _root_codes(tl.abs(m) / tl.where(m_scale > 0, m_scale, 1.0), 127, (bits >> 16) & 0xFF)
-        v_code = _root_codes(root / tl.where(v_scale > 0, v_scale, 1.0), 255, bits >> 24)
+        m_code = _root_codes(tl.abs(m), m_scale, 127.0**2, (bits >> 16) & 0xFF)
+        v_code = _root_codes(root, v_scale, 255.0**2, bits >> 24)
         v_code = tl.where(root > 0, tl.maximum(v_code, 1.0), 0.0)
         tl.store(m_ptr + at, tl.where(m < 0, -m_code, m_code).to(tl.int32).to(tl.int8), mask=inside)
         tl.store(v_ptr + at, v_code.to(tl.int32).to(tl.uint8), mask=inside)
@@ -82,7 +79,7 @@ def _lane(
 @triton.jit(do_not_specialize=["number", "step", "seed"])
 def _adamw(
     w_ptr, rest_ptr, g_ptr, m_ptr, v_ptr, m_scale_ptr, v_scale_ptr, factor_ptr,
-    n, number, step, seed, kept, beta1, beta2, size, root_correction, eps,
+    n, number, step, seed, kept, beta1, beta2, size, inverse_correction, eps,
     ROUNDING: tl.constexpr, CODES: tl.constexpr, RANDOM: tl.constexpr, CLIP: tl.constexpr,
 ):  # fmt: skip
     """1,024 elements: four lanes that share one Philox call."""
@@ -99,13 +96,13 @@ def _adamw(
         )
     lane = block.to(tl.int64) * 4
     _lane(w_ptr, rest_ptr, g_ptr, m_ptr, v_ptr, m_scale_ptr, v_scale_ptr, lane, bits_0,
-          n, factor, kept, beta1, beta2, size, root_correction, eps, ROUNDING, CODES)  # fmt: skip
+          n, factor, kept, beta1, beta2, size, inverse_correction, eps, ROUNDING, CODES)  # fmt: skip
     _lane(w_ptr, rest_ptr, g_ptr, m_ptr, v_ptr, m_scale_ptr, v_scale_ptr, lane + 1, bits_1,
-          n, factor, kept, beta1, beta2, size, root_correction, eps, ROUNDING, CODES)  # fmt: skip
+          n, factor, kept, beta1, beta2, size, inverse_correction, eps, ROUNDING, CODES)  # fmt: skip
     _lane(w_ptr, rest_ptr, g_ptr, m_ptr, v_ptr, m_scale_ptr, v_scale_ptr, lane + 2, bits_2,
-          n, factor, kept, beta1, beta2, size, root_correction, eps, ROUNDING, CODES)  # fmt: skip
+          n, factor, kept, beta1, beta2, size, inverse_correction, eps, ROUNDING, CODES)  # fmt: skip
     _lane(w_ptr, rest_ptr, g_ptr, m_ptr, v_ptr, m_scale_ptr, v_scale_ptr, lane + 3, bits_3,
-          n, factor, kept, beta1, beta2, size, root_correction, eps, ROUNDING, CODES)  # fmt: skip
+          n, factor, kept, beta1, beta2, size, inverse_correction, eps, ROUNDING, CODES)  # fmt: skip
 
 
 def adamw_kernel_(
@@ -127,7 +124,7 @@ def adamw_kernel_(
         weight, slots.get("rest", unused), gradient.contiguous(), slots["m"], slots["v"],
         slots.get("m_scale", unused), slots.get("v_scale", unused), unused if factor is None else factor,
         weight.numel(), number, numbers.step, numbers.seed,
-        numbers.kept, numbers.beta1, numbers.beta2, numbers.size, numbers.root_correction, numbers.eps,
+        numbers.kept, numbers.beta1, numbers.beta2, numbers.size, 1 / numbers.root_correction, numbers.eps,
         ROUNDING=rounding, CODES=codes, RANDOM=codes or rounding == "stochastic", CLIP=factor is not None,
         num_warps=1,
     )  # fmt: skip

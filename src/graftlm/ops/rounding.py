@@ -11,6 +11,9 @@ import torch.nn.functional as F
 BLOCK = 256
 """Elements that share a scale: 4 bytes of scale in 256, and one outlier spoils few neighbours."""
 
+NOTHING = 1e-30
+"""A block whose largest magnitude is below this is all 0: the reciprocals of smaller scales would overflow."""
+
 SIGNED, UNSIGNED = 127, 255
 """Largest 8-bit codes of numbers with and without a sign."""
 
@@ -53,14 +56,13 @@ def to_codes(values: torch.Tensor, largest_code: int, chance: torch.Tensor) -> t
     Args:
         largest_code: SIGNED (int8 codes) or UNSIGNED (uint8; values ≥ 0, and only 0 gets code 0: these
             are divisors).
-        chance: [n] fp32 in (0, 1).
+        chance: [n] fp32, from 1/512 to 511/512.
     """
     scale_N = in_blocks(values.abs()).amax(dim=1)
-    divisor_n = scale_N.where(scale_N > 0, 1.0).repeat_interleave(BLOCK)[: len(values)]
-    spread_n = values.abs() / divisor_n * largest_code**2
+    unit_N = (largest_code**2 / scale_N).where(scale_N > NOTHING, 0.0)
+    spread_n = values.abs() * unit_N.repeat_interleave(BLOCK)[: len(values)]
     below_n = spread_n.sqrt().floor()
-    up_n = chance < (spread_n - below_n * below_n) / (2 * below_n + 1)
-    code_n = (below_n + up_n).clamp(max=largest_code)
+    code_n = below_n + (chance * (2 * below_n + 1) < spread_n - below_n * below_n)
     if largest_code == UNSIGNED:
         return code_n.clamp(min=1).where(values > 0, 0.0).to(torch.uint8), scale_N
     return (code_n * values.sign()).to(torch.int8), scale_N
@@ -68,8 +70,8 @@ def to_codes(values: torch.Tensor, largest_code: int, chance: torch.Tensor) -> t
 
 def from_codes(code_n: torch.Tensor, scale_N: torch.Tensor, largest_code: int) -> torch.Tensor:
     """[n] fp32."""
-    share_n = code_n.float() * (1 / largest_code)
-    return share_n * share_n.abs() * scale_N.repeat_interleave(BLOCK)[: len(code_n)]
+    code_n = code_n.float()
+    return code_n * code_n.abs() * (scale_N / largest_code**2).repeat_interleave(BLOCK)[: len(code_n)]
 
 
 def in_blocks(values_n: torch.Tensor) -> torch.Tensor:

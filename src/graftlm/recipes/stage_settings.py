@@ -24,7 +24,7 @@ class LoraSettings(Part):
     alpha: int = Field(default=16, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: str | list[str] = "all-linear"
-    bits: Literal[4, 8] = Field(4, description="of the frozen weights of method: qlora")
+    bits: Literal[4, 8] = Field(default=4, description="of the frozen weights of method: qlora")
 
 
 class SafetyReward(Part):

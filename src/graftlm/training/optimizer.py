@@ -62,7 +62,13 @@ class AdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             group["step"] += 1
             numbers = AdamWStep(
-                group["lr"], group["weight_decay"], *group["betas"], group["eps"], group["step"], self.seed
+                learning_rate=group["lr"],
+                weight_decay=group["weight_decay"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                eps=group["eps"],
+                step=group["step"],
+                seed=self.seed,
             )
             for weight in group["params"]:
                 if weight.grad is not None:

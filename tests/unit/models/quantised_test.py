@@ -68,12 +68,12 @@ def test_counts_are_those_of_the_weights_not_of_the_bytes(bits):
 
 
 @needs_bitsandbytes
-def test_gradients_are_those_through_the_dequantised_weights(monkeypatch):
+def test_gradients_are_those_through_the_dequantised_weights():
     """Also after a look without gradients, in eval mode, where bitsandbytes would repack on some CPUs."""
     model = adapted(4)
     states(model)
     plain = make_trainable(rootstock(4).dequantize(), "lora", rank=4)
-    for other, own in zip(plain.parameters(), [p for p in model.parameters()], strict=True):
+    for other, own in zip(plain.parameters(), list(model.parameters()), strict=True):
         if other.requires_grad:
             other.data.copy_(own.data)
     found = []

@@ -52,9 +52,10 @@ def test_philox_gives_the_published_words():
 
 
 def test_bits_are_uniform_and_differ_by_seed_step_and_number():
-    draws = [random_bits(5000, seed=s, number=n, step=t, device=CPU) for s, n, t in [(0, 0, 1), (1, 0, 1), (0, 1, 1), (0, 0, 2)]]
+    counters = [(0, 0, 1), (1, 0, 1), (0, 1, 1), (0, 0, 2)]
+    draws = [random_bits(5000, seed=s, number=n, step=t, device=CPU) for s, n, t in counters]
     for bits in draws:
-        assert len(bits) == 5000 and 0 <= int(bits.min()) and int(bits.max()) < 2**32
+        assert len(bits) == 5000 and int(bits.min()) >= 0 and int(bits.max()) < 2**32
         for shift in (0, 16, 24):
             assert abs(((bits >> shift) & 0xFF).double().mean() - 127.5) < 4 * 74 / 5000**0.5
     assert all((one == other).sum() < 3 for i, one in enumerate(draws) for other in draws[:i])
