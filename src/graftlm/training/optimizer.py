@@ -136,7 +136,9 @@ def clip_and_step(
         optimizer.step()
         return norm
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    norm = whole(torch.nn.utils.get_total_norm(gradients, foreach=True)).float()
+    # As torch.nn.utils.get_total_norm, but in fp32: that one gives the norm of bf16 gradients with three digits.
+    norms = torch._foreach_norm(gradients, 2, torch.float32)
+    norm = whole(torch.linalg.vector_norm(torch.stack(norms)))
     optimizer.step(factor=(largest_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
