@@ -180,9 +180,12 @@ class Trainer:
         return {name: value / units for name, value in sums.items()}
 
     def _step(self, step: int) -> None:
-        rows = [row.to(self.device) for row in self.feed.batches(step, pad=self.settings.pad_rows)]
-        if not rows:
+        waiting = self.feed.batches(step, pad=self.settings.pad_rows)
+        if not waiting:
             return
+        for row in waiting:
+            self.meter.count(row)
+        rows = [row.to(self.device) for row in waiting]
         units = sum(self.objective.units(row) for row in rows)
         losses = []
         for row in rows:
@@ -190,7 +193,6 @@ class Trainer:
                 loss = self.objective(self.model, row)
             (loss.total / max(units, 1)).backward()
             losses.append(Loss(loss.total.detach(), loss.units, loss.metrics))
-            self.meter.count(tokens=len(row.tokens), padding=row.padding, targets=row.target_count)
         factor = cosine_schedule(step, self.feed.steps, warmup=self.settings.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * factor

@@ -38,6 +38,7 @@ from graftlm.recipes.tokenise import token_share
 from graftlm.training.epochs import HEURISTIC, epochs_for
 from graftlm.training.feed import Feed
 from graftlm.training.memory import GIB, available_memory, peak_memory, plan_memory, reset_peak
+from graftlm.training.meter import attention_width
 from graftlm.training.objective import Objective
 from graftlm.training.optimizer import kept_bytes
 from graftlm.training.trainer import Trainer, TrainingSettings
@@ -210,7 +211,10 @@ def write_receipt(stage: StageContext, loaded: Loaded, trainer: Trainer, mixture
         targets=trainer.meter.target,
         stopped=record.stopped,
         speed=trainer.meter.speed(
-            matmul_parameters=loaded.parameters["matmul"], lora=settings.method != "full", device=stage.device
+            matmul_parameters=loaded.parameters["matmul"],
+            lora=settings.method != "full",
+            device=stage.device,
+            attention_width=attention_width(causal_lm(loaded.model).config),
         ),
         memory=Memory(
             predicted_gib=loaded.predicted_bytes / GIB,
