@@ -41,7 +41,8 @@ from graftlm.training.memory import GIB, available_memory, peak_memory, plan_mem
 from graftlm.training.meter import attention_width
 from graftlm.training.objective import Objective
 from graftlm.training.optimizer import kept_bytes
-from graftlm.training.trainer import Trainer, TrainingSettings
+from graftlm.training.profiling import SKIPPED, StepProfile
+from graftlm.training.trainer import Trainer, TrainingRecord, TrainingSettings
 
 PADDED = "this model's attention cannot keep packed documents apart: they are padded instead, which is slower"
 
@@ -128,10 +129,22 @@ def fit(stage: StageContext, loaded: Loaded, make_objective: MakeObjective) -> t
         evaluate_every=settings.evaluate_every or max(1, plan.steps // 10),
         patience=settings.patience,
     )
-    record = trainer.fit()
+    record = run_trainer(stage, trainer)
     if record.best_step is not None:
         loaded.notes.append(f"the weights are those of step {record.best_step}, where the held-out loss was lowest")
     return trainer, mixture
+
+
+def run_trainer(stage: StageContext, trainer: Trainer) -> TrainingRecord:
+    """Train; with `profile: true` also say where the time of a step goes."""
+    if not stage.recipe.profile:
+        return trainer.fit()
+    steps = StepProfile(stage.folder, stage.device)
+    record = trainer.fit(steps)
+    steps.close()
+    table = steps.table()
+    say(table if table is not None else f"  too few steps for a profile: {SKIPPED + 1} are needed")
+    return record
 
 
 def make_trainer(
