@@ -23,7 +23,7 @@ CLASSES = (
     ("attention", r"flash|fmha|attention|attn|sdpa|mha_"),
     ("loss", r"softmax|cross_entropy|nll_loss|logsumexp"),
     ("matmul", r"gemm|gemv|nvjet|cutlass|cublas|wgmma|xmma|aten::(mm|addmm|bmm|baddbmm|matmul|linear)$|4bit|int8"),
-    ("copy", r"memcpy|memset|aten::(copy_|_to_copy|cat|contiguous|clone)$|copy_kernel"),
+    ("copy and gather", r"memcpy|memset|copy_|cat$|catarray|fill|aten::(contiguous|clone|zero_)$|index|gather|scatter"),
 )
 """Class of a GPU kernel or CPU operation: the first whose pattern is found in its name, in lower case."""
 

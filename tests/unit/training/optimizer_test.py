@@ -25,16 +25,17 @@ FORMATS = [
 ]
 
 
-def network(dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+def network(dtype: torch.dtype = torch.float32, device: str = "cpu") -> torch.nn.Module:
     """Matrices of 16,384 weights, whose moments are quantised, and small vectors, whose are not."""
     torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(128, 128), torch.nn.GELU(), torch.nn.Linear(128, 128)).to(dtype)
+    layers = torch.nn.Sequential(torch.nn.Linear(128, 128), torch.nn.GELU(), torch.nn.Linear(128, 128))
+    return layers.to(device, dtype)
 
 
 def set_gradients(model: torch.nn.Module, step: int) -> None:
     torch.manual_seed(step)
     for p in model.parameters():
-        p.grad = torch.randn(p.shape).to(p.dtype)
+        p.grad = torch.randn(p.shape).to(p)
 
 
 def weights(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -79,20 +80,21 @@ def test_a_gradient_below_the_limit_is_not_scaled():
     assert all(torch.equal(*pair) for pair in zip(weights(model), weights(other), strict=True))
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize(("dtype", "moments", "rounding"), FORMATS)
-def test_a_resumed_optimizer_goes_on_to_the_last_bit(dtype, moments, rounding, tmp_path):
+def test_a_resumed_optimizer_goes_on_to_the_last_bit(dtype, moments, rounding, device, tmp_path):
     def make(model: torch.nn.Module) -> AdamW:
         return AdamW(model.parameters(), lr=1e-2, weight_decay=0.1, moments=moments, rounding=rounding, seed=5)
 
-    whole = network(dtype)
+    whole = network(dtype, device)
     optimizer = make(whole)
     for step in range(6):
         if step == 3:
             torch.save({"model": whole.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "state.pt")
         set_gradients(whole, step)
         optimizer.step()
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    resumed = network(dtype)
+    state = torch.load(tmp_path / "state.pt", weights_only=True, map_location="cpu")
+    resumed = network(dtype, device)
     resumed.load_state_dict(state["model"])
     again = make(resumed)
     again.load_state_dict(state["optimizer"])
@@ -132,9 +134,9 @@ def test_the_bytes_are_those_that_are_kept(dtype, moments, rounding):
     assert kept == kept_bytes(moments, rounding) - (2 if rounding == "master" and dtype == torch.float32 else 0)
 
 
-def moved_by(rounding: str, steps: int = 200) -> torch.Tensor:
+def moved_by(rounding: str, steps: int = 200, device: str = "cpu") -> torch.Tensor:
     """How far 10,000 bf16 weights of 1 go on a constant gradient at a rate of 1e-5: `steps` × 1e-5, if all is kept."""
-    weight = torch.nn.Parameter(torch.ones(10_000, dtype=torch.bfloat16))
+    weight = torch.nn.Parameter(torch.ones(10_000, dtype=torch.bfloat16, device=device))
     optimizer = AdamW([weight], lr=1e-5, rounding=rounding)  # type: ignore[arg-type]
     for _ in range(steps):
         weight.grad = torch.ones_like(weight)
@@ -142,12 +144,13 @@ def moved_by(rounding: str, steps: int = 200) -> torch.Tensor:
     return 1 - weight.detach().double()
 
 
-def test_small_updates_vanish_in_bf16_unless_rounded_stochastically():
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_small_updates_vanish_in_bf16_unless_rounded_stochastically(device):
     """An update of 1e-5 is 1/391 of the step from 1 down to the next bf16 number."""
-    assert not moved_by("nearest").any()
-    moved = moved_by("stochastic")
+    assert not moved_by("nearest", device=device).any()
+    moved = moved_by("stochastic", device=device)
     assert float(moved.mean()) == pytest.approx(200e-5, rel=0.05)
-    assert moved_by("master", steps=500).unique().tolist() == [2**-8], "0.005, said by the nearest bf16 number"
+    assert moved_by("master", 500, device).unique().tolist() == [2**-8], "0.005, said by the nearest bf16 number"
 
 
 # --- The rootstock, all formats on the same data
@@ -161,9 +164,11 @@ def clinic() -> PackingPlan:
     return pack(mix({"a": store}, {"a": 1.0}, 16 * 500, "hybrid", 0), row_tokens=512)
 
 
-def loss_after(clinic: PackingPlan, dtype: torch.dtype, moments: str, rounding: str) -> tuple[float, float]:
+def loss_after(
+    clinic: PackingPlan, dtype: torch.dtype, moments: str, rounding: str, device: str
+) -> tuple[float, float]:
     """Loss of the first and of the last steps."""
-    model = load_model("rootstock", dtype=torch.float32, device=torch.device("cpu"))
+    model = load_model("rootstock", dtype=torch.float32, device=torch.device(device))
     model = make_trainable(model, "full", weights=dtype)
     settings = TrainingSettings(learning_rate=4e-4, moments=moments, rounding=rounding, log_every=4)  # type: ignore[arg-type]
     losses = Trainer(model, CausalLM(), clinic, settings).fit().losses
@@ -171,8 +176,9 @@ def loss_after(clinic: PackingPlan, dtype: torch.dtype, moments: str, rounding: 
     return losses[0]["loss"], losses[-1]["loss"]
 
 
-def test_every_format_learns_as_fp32_does(clinic):
-    first, wanted = loss_after(clinic, torch.float32, "fp32", "stochastic")
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_every_format_learns_as_fp32_does(clinic, device):
+    first, wanted = loss_after(clinic, torch.float32, "fp32", "stochastic", device)
     assert wanted < first - 0.5, "the run is long enough to learn something"
     for dtype, moments, rounding in [
         (torch.float32, "8bit", "stochastic"),
@@ -180,6 +186,6 @@ def test_every_format_learns_as_fp32_does(clinic):
         (torch.bfloat16, "bf16", "master"),
         (torch.bfloat16, "8bit", "stochastic"),
     ]:
-        _, found = loss_after(clinic, dtype, moments, rounding)
+        _, found = loss_after(clinic, dtype, moments, rounding, device)
         print(f"{dtype} {moments} {rounding}: {found:.4f}, fp32 {wanted:.4f}, at first {first:.4f}")
         assert abs(found - wanted) < 0.05 * (first - wanted), (dtype, moments, rounding)

@@ -20,7 +20,7 @@ NAMES = {
     "optimizer": ["_adamw", "multi_tensor_apply_kernel<FusedAdamMathFunctor<float, 4>>", "aten::_fused_adamw_"],
     "loss": ["cunn_SoftMaxForward", "aten::_log_softmax_backward_data", "nll_loss_forward_reduce"],
     "communication": ["ncclDevKernel_ReduceScatter_Sum_bf16_RING_LL", "c10d::_allgather_base_"],
-    "copy": ["Memcpy HtoD (Pinned -> Device)", "direct_copy_kernel_cuda", "aten::copy_"],
+    "copy and gather": ["Memcpy HtoD (Pinned -> Device)", "direct_copy_kernel_cuda", "aten::copy_", "aten::index"],
     ELEMENTWISE: ["vectorized_elementwise_kernel<MulFunctor>", "triton_red_fused_mean_mul_pow_rsqrt", "aten::mul"],
 }
 
