@@ -2,7 +2,8 @@
 
 python bench/optimizer.py [parameters in billions]     needs a CUDA device
 
-Prints a table; the last line is JSON. The floor is bytes read and written ÷ the bandwidth of a large copy, measured here.
+Prints a table; the last line is JSON. The floor is bytes read and written ÷ the bandwidth of a large copy, which is
+measured here.
 """
 
 from __future__ import annotations

@@ -76,7 +76,8 @@ def merge_quantised(model: PeftModel) -> torch.nn.Module:
     changes. The sum is made in the format of the weights that are not quantised.
     """
     config, adapter = model.active_peft_config, get_peft_model_state_dict(model, adapter_name=model.active_adapter)
-    plain = model.unload().dequantize()
+    base = model.unload()
+    plain = base.dequantize().to(base.dtype)
     whole = get_peft_model(plain, config)
     set_peft_model_state_dict(whole, adapter)
     return whole.merge_and_unload()
