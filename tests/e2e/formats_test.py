@@ -1,4 +1,4 @@
-"""Stages that train in few bits, through the real command line: bf16 weights, 8-bit moments, quantised frozen weights."""
+"""Stages that train in few bits, through the real command line: bf16 weights, 8-bit moments, frozen 4-bit weights."""
 
 from __future__ import annotations
 

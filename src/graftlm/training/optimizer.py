@@ -81,18 +81,21 @@ class AdamW(torch.optim.Optimizer):
     ) -> None:
         state, near = self.state[weight], local(weight)
         if not state:
-            state.update(new_slots(near, self.moments, self.rounding))
+            slots = new_slots(near, self.moments, self.rounding)
+            state.update({name: sharded_like(weight, slot) for name, slot in slots.items()})
         assert weight.grad is not None
-        gradient = local(weight.grad)
-        adamw_(near, gradient, state, numbers, rounding=self.rounding, number=number, factor=factor)
+        slots = {name: local(slot) for name, slot in state.items()}
+        adamw_(near, local(weight.grad), slots, numbers, rounding=self.rounding, number=number, factor=factor)
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but every slot keeps its format: torch's turns them all into the weight's."""
         super().load_state_dict({**state_dict, "state": {}})
+        names = [name for group in state_dict["param_groups"] for name in group["params"]]
         weights = [weight for group in self.param_groups for weight in group["params"]]
-        for number, slots in state_dict["state"].items():
-            weight = weights[number]
+        weight_of = dict(zip(names, weights, strict=True))
+        for name_of_weight, slots in state_dict["state"].items():
+            weight = weight_of[name_of_weight]
             self.state[weight] = {name: slot.to(weight.device, copy=True) for name, slot in slots.items()}
 
 
@@ -146,6 +149,24 @@ def clip_and_step(
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """This process's part of a sharded tensor (DTensor); any other tensor as it is."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def sharded_like(weight: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    """This process's part of a tensor as a tensor sharded as the weight is, so that checkpoints know what it is."""
+    if not hasattr(weight, "to_local"):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(weight, DTensor)
+    alike = part.shape == weight.to_local().shape  # scales of blocks are not
+    return DTensor.from_local(
+        part,
+        weight.device_mesh,
+        weight.placements,
+        run_check=False,
+        shape=weight.shape if alike else None,
+        stride=weight.stride() if alike else None,
+    )
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,8 @@ from graftlm.models.adapters import make_trainable, merge_adapter, parameter_cou
 from graftlm.models.loading import load_config, load_model, load_tokenizer, save_model
 from graftlm.models.quantised import frozen_bytes
 from graftlm.models.trunk import hidden_states
+from graftlm.objectives.causal_lm import CausalLM
+from graftlm.training.trainer import Trainer, TrainingSettings
 
 CPU = torch.device("cpu")
 TOKENS = torch.arange(100, 140)
@@ -102,6 +104,24 @@ def test_merging_keeps_what_was_learnt_and_the_folder_loads_plainly(bits, bound,
     assert all(torch.equal(one, other) for one, other in zip(again.parameters(), merged.parameters(), strict=True))
     peft = PeftModel.from_pretrained(rootstock(bits), str(tmp_path / "adapter"))
     assert apart(states(peft), before) < 1e-6
+
+
+@needs_bitsandbytes
+@pytest.mark.gpu
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_gpu_trains_and_merges(bits, make_plan):
+    model = load_model("rootstock", dtype=torch.bfloat16, device=torch.device("cuda"), bits=bits)
+    assert model.graft_packs
+    model = make_trainable(model, "qlora", rank=4)
+    plan = make_plan([40] * 60, row_tokens=256, learnable=True)
+    settings = TrainingSettings(learning_rate=2e-3, bf16=True, log_every=1)
+    losses = Trainer(model, CausalLM(), plan, settings).fit().losses
+    assert losses[-1]["loss"] < 0.9 * losses[0]["loss"]
+    tokens, boundaries = TOKENS.cuda(), BOUNDARIES.cuda()
+    with torch.no_grad():
+        before = hidden_states(model, tokens, boundaries)
+        after = hidden_states(merge_adapter(model), tokens, boundaries)
+    assert apart(after.float(), before.float()) < 0.05
 
 
 @needs_bitsandbytes

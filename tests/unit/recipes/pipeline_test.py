@@ -84,7 +84,9 @@ def test_what_the_result_depends_on_is_trained_anew(change: dict[str, Any], stag
 
 
 @pytest.mark.parametrize(
-    "change", [{"name": "b"}, {"output": "elsewhere"}, {"offline": True}, {"samples_in_report": 0}, {"profile": True}], ids=str
+    "change",
+    [{"name": "b"}, {"output": "elsewhere"}, {"offline": True}, {"samples_in_report": 0}, {"profile": True}],
+    ids=str,
 )
 def test_what_it_does_not_depend_on_changes_nothing(change: dict[str, Any], stage: Any) -> None:
     assert stage() and not stage(**change)
