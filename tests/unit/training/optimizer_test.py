@@ -6,6 +6,8 @@ import copy
 
 import pytest
 import torch
+import torch.distributed.fsdp
+import torch.distributed.tensor
 
 from graftlm.data.encode import encode_texts
 from graftlm.data.mixing import mix
@@ -132,6 +134,33 @@ def test_the_bytes_are_those_that_are_kept(dtype, moments, rounding):
     [slots] = optimizer.state.values()
     kept = sum(slot.numel() * slot.element_size() for slot in slots.values()) / model[0].weight.numel()
     assert kept == kept_bytes(moments, rounding) - (2 if rounding == "master" and dtype == torch.float32 else 0)
+
+
+@pytest.fixture
+def one_process():
+    """A process group of this process alone, without a port."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("moments", ["bf16", "8bit"])
+def test_sharded_weights_are_updated_as_whole_ones(moments, one_process):
+    whole, sharded = network(torch.bfloat16), network(torch.bfloat16)
+    torch.distributed.fsdp.fully_shard(sharded, mesh=one_process)
+    norms = []
+    for model in (whole, sharded):
+        optimizer = adamw(model, learning_rate=1e-2, weight_decay=0.1, moments=moments, rounding="master")
+        for step in range(3):
+            torch.manual_seed(step)
+            model(torch.randn(4, 128, dtype=torch.bfloat16)).float().square().sum().backward()
+            norms.append(clip_and_step(optimizer, list(model.parameters()), 1.0))
+            optimizer.zero_grad()
+    assert norms[:3] == norms[3:]
+    for one, other in zip(whole.parameters(), sharded.parameters(), strict=True):
+        assert torch.equal(one, other.full_tensor())
+    slots = optimizer.state[next(sharded.parameters())]
+    assert all(isinstance(slot, torch.distributed.tensor.DTensor) for slot in slots.values())
 
 
 def moved_by(rounding: str, steps: int = 200, device: str = "cpu") -> torch.Tensor:
