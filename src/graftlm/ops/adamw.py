@@ -113,6 +113,8 @@ def adamw_(
         factor: one fp32 number on the weight's device that the gradient is multiplied by: clipping without
             another pass and without waiting for the device. None: 1.
     """
+    if not weight.numel():
+        return  # a process's shard of a short vector may be empty
     if weight.is_cuda:
         from graftlm.ops.adamw_kernel import adamw_kernel_
 

@@ -182,6 +182,19 @@ def test_small_updates_vanish_in_bf16_unless_rounded_stochastically(device):
     assert moved_by("master", 500, device).unique().tolist() == [2**-8], "0.005, said by the nearest bf16 number"
 
 
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen3", "gpt2", "gemma2", "bloom", "qwen2_moe"])
+def test_bf16_weights_need_no_autocast(family, tiny_model, make_plan):
+    """The gradient of a bf16 model points where that of the same model in fp32 does."""
+    row = make_plan([12, 20], row_tokens=32).row(0)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = make_trainable(tiny_model(family, spread=0.05), "full", weights=dtype)
+        CausalLM()(model, row).total.backward()
+        assert all(p.grad is None or p.grad.dtype == dtype for p in model.parameters())
+        found.append(torch.cat([p.grad.flatten().float() for p in model.parameters() if p.grad is not None]))
+    assert torch.cosine_similarity(*found, dim=0) > 0.99
+
+
 # --- The rootstock, all formats on the same data
 
 
