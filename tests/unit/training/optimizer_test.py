@@ -200,10 +200,10 @@ def test_bf16_weights_need_no_autocast(family, tiny_model, make_plan):
 
 @pytest.fixture(scope="module")
 def clinic() -> PackingPlan:
-    """16 steps of 512 tokens of clinic documents."""
+    """12 steps of 512 tokens of clinic documents."""
     texts = list(generate("clinic", "documents", count=200, start=0, seed=0))
     store = TokenStore.in_memory(encode_texts(load_tokenizer("rootstock"), texts), kind="text")
-    return pack(mix({"a": store}, {"a": 1.0}, 16 * 500, "hybrid", 0), row_tokens=512)
+    return pack(mix({"a": store}, {"a": 1.0}, 12 * 500, "hybrid", 0), row_tokens=512)
 
 
 def loss_after(
@@ -223,7 +223,6 @@ def test_every_format_learns_as_fp32_does(clinic, device):
     first, wanted = loss_after(clinic, torch.float32, "fp32", "stochastic", device)
     assert wanted < first - 0.5, "the run is long enough to learn something"
     for dtype, moments, rounding in [
-        (torch.float32, "8bit", "stochastic"),
         (torch.bfloat16, "fp32", "stochastic"),
         (torch.bfloat16, "bf16", "master"),
         (torch.bfloat16, "8bit", "stochastic"),
