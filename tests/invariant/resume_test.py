@@ -35,14 +35,19 @@ def start(tiny_model, plans):
     """A new process: the model anew, the adapter anew, other random numbers drawn before."""
 
     def make(
-        folder: Path | None, method: str = "full", settings: TrainingSettings = SETTINGS, **options
+        folder: Path | None,
+        method: str = "full",
+        settings: TrainingSettings = SETTINGS,
+        weights: torch.dtype = torch.float32,
+        **options,
     ) -> Trainer:
         seed_everything(11)
         model = make_trainable(
-            tiny_model(spread=0.1, num_hidden_layers=1),
+            tiny_model(spread=0.1, num_hidden_layers=1, intermediate_size=144),  # 32 × 144 weights get 8-bit moments
             method,
             rank=4,
             dropout=0.2 if method == "lora" else 0.0,
+            weights=weights,
         )
         torch.rand(3)
         options = {"held_out": plans[1], "key": "k"} | options
@@ -88,6 +93,28 @@ def test_killed_and_resumed_equals_uninterrupted(start, tmp_path, method, killed
     cut.fit()
     assert cut.record.resumed_from == [step // 4 * 4 for step in killed]
     assert whole.record.resumed_from == []
+    assert_bit_equal(cut, whole)
+
+
+@pytest.mark.parametrize(
+    ("weights", "moments", "rounding"),
+    [
+        (torch.bfloat16, "bf16", "stochastic"),
+        (torch.bfloat16, "8bit", "stochastic"),
+        (torch.bfloat16, "8bit", "master"),
+        (torch.float32, "8bit", "stochastic"),
+    ],
+)
+def test_weights_and_moments_of_few_bits_resume_alike(start, tmp_path, weights, moments, rounding, fit_until):
+    settings = replace(SETTINGS, moments=moments, rounding=rounding)
+    whole = start(tmp_path / "whole", settings=settings, weights=weights)
+    whole.fit()
+    assert whole.record.losses[-1]["loss"] < whole.record.losses[0]["loss"]
+    fit_until(start(tmp_path / "cut", settings=settings, weights=weights), 9)
+    cut = start(tmp_path / "cut", settings=settings, weights=weights)
+    cut.fit()
+    formats = {slot.dtype for slots in cut.optimizer.state.values() for slot in slots.values()}
+    assert (torch.uint8 in formats) == (moments == "8bit") and (torch.int16 in formats) == (rounding == "master")
     assert_bit_equal(cut, whole)
 
 

@@ -20,11 +20,17 @@ class Interval(BaseModel):
 
 
 class Speed(BaseModel):
-    """Tokens a second while training: every position, those that are not padding, those with a target."""
+    """Tokens a second while training: every position, those that are not padding, those with a target.
+
+    Attributes:
+        mean_context: tokens that a position attends to, itself included.
+        mfu: model FLOP/s utilisation by the formula beside it.
+    """
 
     all: float
     non_padding: float
     target: float
+    mean_context: float | None = None
     mfu: float | None = None
     mfu_formula: str | None = None
 

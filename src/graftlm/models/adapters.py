@@ -8,9 +8,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from graftlm.core.errors import ModelError
+from graftlm.models.quantised import is_quantised, merge_quantised, weight_count
 from graftlm.models.trunk import causal_lm
 
-Method = Literal["full", "lora"]
+Method = Literal["full", "lora", "qlora"]
 
 
 def make_trainable(
@@ -21,16 +22,17 @@ def make_trainable(
     alpha: int = 16,
     dropout: float = 0.0,
     targets: str | list[str] = "all-linear",
+    weights: torch.dtype = torch.float32,
 ) -> torch.nn.Module:
-    """Ready the model for training: all weights in fp32, or a LoRA adapter (fp32) on frozen weights as
-    loaded.
+    """Ready the model for training: all weights in the format `weights`, or a LoRA adapter (fp32) on frozen
+    weights as loaded (`qlora`: quantised ones).
 
     LoRA: Hu et al., arXiv 2106.09685; `all-linear` is every linear layer but the head. A new adapter changes
     nothing until it is trained (its B matrices are 0). The head of a reward model has no use for a low rank (it
     is one vector) and may be new: a copy of it is trained in full.
     """
     if method == "full":
-        return model.float().requires_grad_(True)
+        return model.to(weights).requires_grad_(True)
     classifies = type(model).__name__.endswith("ForSequenceClassification")
     task = "SEQ_CLS" if classifies else "CAUSAL_LM"
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, task_type=task)
@@ -67,7 +69,7 @@ def parameter_counts(model: torch.nn.Module) -> dict[str, int]:
     An embedding that is only looked up does not; a tied one does, as the head.
     """
     inner = causal_lm(model)
-    total = sum(p.numel() for p in model.parameters())
+    total = sum(weight_count(p) for p in model.parameters())
     embedding, head = inner.get_input_embeddings().weight, inner.get_output_embeddings()
     tied = head is not None and head.weight is embedding  # a reward model has no output embedding
     looked_up = 0 if tied else int(embedding.numel())  # type: ignore[operator]
@@ -80,7 +82,9 @@ def parameter_counts(model: torch.nn.Module) -> dict[str, int]:
 
 def merge_adapter(model: torch.nn.Module) -> torch.nn.Module:
     """The plain model with the adapter's change added to its weights; a model without adapter as it is."""
-    return model.merge_and_unload() if isinstance(model, PeftModel) else model
+    if not isinstance(model, PeftModel):
+        return model
+    return merge_quantised(model) if is_quantised(model) else model.merge_and_unload()
 
 
 def save_adapter(model: torch.nn.Module, folder: str) -> None:

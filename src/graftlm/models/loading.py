@@ -9,10 +9,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from graftlm.core.errors import ModelError
 from graftlm.models import llama2c
+from graftlm.models.quantised import Bits, keep_differentiable, quantisation
 from graftlm.models.trunk import causal_lm, prepare_trunk
 
 # graft tells its own story: one bar for a stage, not one for each file that is read or written.
@@ -70,9 +72,17 @@ def load_config(base: str) -> PretrainedConfig:
         raise unloadable("model", base, error) from error
 
 
-def load_model(base: str, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """Weights in `dtype` on `device`, from safetensors only, ready for packed rows, in eval mode."""
+def load_model(
+    base: str, *, dtype: torch.dtype, device: torch.device, bits: Bits | None = None
+) -> PreTrainedModel:
+    """Weights in `dtype` on `device`, from safetensors only, ready for packed rows, in eval mode.
+
+    Args:
+        bits: quantise the linear layers' weights to so many bits while loading.
+    """
     where = locate(base)
+    if bits is not None:
+        return _load_quantised(where, bits, dtype, device)
     try:
         if llama2c.is_checkpoint(where):
             model: PreTrainedModel = llama2c.load_model(Path(where)).to(dtype)  # type: ignore[arg-type]
@@ -81,6 +91,25 @@ def load_model(base: str, *, dtype: torch.dtype, device: torch.device) -> PreTra
     except Exception as error:
         raise unloadable("model", base, error) from error
     model.to(device)  # type: ignore[arg-type]
+    prepare_trunk(model)
+    return model.eval()
+
+
+def _load_quantised(where: str, bits: Bits, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    config = quantisation(bits, dtype)
+    if llama2c.is_checkpoint(where):
+        raise ModelError("it cannot be quantised while loading", where=where, fix="use method: lora")
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, use_safetensors=True, quantization_config=config, device_map={"": device}
+        )
+    except Exception as error:
+        raise unloadable("model", where, error) from error
+    if any(getattr(module, "source_cls", None) is Conv1D for module in model.modules()):
+        raise ModelError(
+            "its layers are stored transposed (Conv1D) and could not be merged", where=where, fix="use method: lora"
+        )
+    keep_differentiable(model)
     prepare_trunk(model)
     return model.eval()
 

@@ -115,8 +115,8 @@ def _probe(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     return tokens_T, torch.tensor([0, 9, 11, 24], dtype=torch.int32, device=device)
 
 
-def _agree(one: torch.Tensor, other: torch.Tensor) -> bool:
-    tolerance = 1e-4 if one.dtype == torch.float32 else 5e-2
+def _agree(one: torch.Tensor, other: torch.Tensor, *, rough: bool = False) -> bool:
+    tolerance = 1e-4 if one.dtype == torch.float32 and not rough else 5e-2
     return bool((one - other).abs().max() <= tolerance * other.abs().max().clamp(min=1))
 
 
@@ -150,7 +150,9 @@ def _isolates(model: torch.nn.Module) -> bool:
         raise  # says nothing about the model
     except (NotImplementedError, TypeError, ValueError, RuntimeError):
         return False
-    return _agree(packed, padded) and _windows(causal_lm(model).config.get_text_config()) <= windows
+    # In 8 bits which columns are outliers depends on the other tokens of the call.
+    rough = getattr(causal_lm(model), "is_quantized", False)
+    return _agree(packed, padded, rough=rough) and _windows(causal_lm(model).config.get_text_config()) <= windows
 
 
 def _windows(config: PretrainedConfig) -> set[int]:

@@ -77,6 +77,7 @@ class Recipe(Part):
     template: str = Field("own", description="chat template: the tokenizer's own, or a named one")
     mix: Order = "hybrid"
     save_as: Literal["fp32", "bf16"] = Field("fp32", description="number format of the saved weights")
+    profile: bool = Field(False, description="write a trace of a few steps of each stage, and where their time went")
     data: dict[str, Block]
     stages: dict[str, Stage]
     evaluation: dict[str, TaskSettings] = Field(default_factory=dict)

@@ -24,6 +24,7 @@ class LoraSettings(Part):
     alpha: int = Field(default=16, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: str | list[str] = "all-linear"
+    bits: Literal[4, 8] = Field(default=4, description="of the frozen weights of method: qlora")
 
 
 class SafetyReward(Part):
@@ -71,8 +72,12 @@ class GradientStage(Part):
     blocks: dict[str, float] | list[str] = Field(
         description="share of the tokens of each block, or a list: as they come"
     )
-    method: Literal["full", "lora"] = "full"
+    method: Literal["full", "lora", "qlora"] = "full"
     lora: LoraSettings = Field(default_factory=LoraSettings)
+    weights: Literal["fp32", "bf16", "bf16_master"] = Field(
+        "fp32", description="format of weights trained in full: bf16 is rounded stochastically; _master keeps the rest"
+    )
+    moments: Literal["fp32", "bf16", "8bit"] = Field("fp32", description="format of AdamW's two moments")
     learning_rate: float | None = Field(None, gt=0, description="by default 2e-5 (full) or 2e-4 (lora)")
     weight_decay: float = Field(0.1, ge=0)
     warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps")
@@ -92,9 +97,25 @@ class GradientStage(Part):
             raise ValueError("shares must be above 0")
         return blocks
 
+    @model_validator(mode="after")
+    def _adapters_are_fp32(self) -> GradientStage:
+        if self.weights != "fp32" and self.method != "full":
+            raise ValueError(f"weights: {self.weights} belongs to method: full; an adapter is trained in fp32")
+        return self
+
     @property
     def peak_rate(self) -> float:
-        return self.learning_rate or (2e-4 if self.method == "lora" else 2e-5)
+        return self.learning_rate or (2e-5 if self.method == "full" else 2e-4)
+
+    @property
+    def bits(self) -> Literal[4, 8] | None:
+        """Of the frozen weights, where they are quantised."""
+        return self.lora.bits if self.method == "qlora" else None
+
+    @property
+    def rounding(self) -> Literal["stochastic", "master"]:
+        """Of trained weights that are bf16."""
+        return "master" if self.weights == "bf16_master" else "stochastic"
 
     @property
     def longest(self) -> int:
@@ -146,6 +167,12 @@ class RewardStage(TrainingStage):
     margin: Literal["none", "small", "large"] = Field(
         "none", description="how far apart: by the pairs' strength, on LLaMA 2's small (to 1) or large (to 3) scale"
     )
+
+    @model_validator(mode="after")
+    def _not_quantised(self) -> RewardStage:
+        if self.method == "qlora":
+            raise ValueError("a reward model is not trained on quantised weights: use method: lora")
+        return self
 
     @property
     def makes_language_model(self) -> bool:

@@ -49,7 +49,7 @@ def plan_memory(
     trained: int,
     row_tokens: int,
     compute_bytes: int,
-    frozen_bytes: int,
+    frozen_bytes: float,
     recompute: bool,
     on_cpu: bool,
 ) -> MemoryPlan:
@@ -83,7 +83,7 @@ def plan_memory(
     heap = 1.0 if not on_cpu else HEAP_FULL if trained == parameters else HEAP_LORA
     return MemoryPlan(
         weights=trained * (4 if compute_bytes == 4 else 4 + compute_bytes)
-        + (parameters - trained) * frozen_bytes,
+        + int((parameters - trained) * frozen_bytes),
         gradients=trained * 4,
         optimizer=trained * 8,
         activations=int(row_tokens * saved * heap) + logits,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from transformers import PretrainedConfig
 
 from graftlm.core.receipts import Speed
 
@@ -20,20 +22,49 @@ PEAK_TFLOPS = {
 }
 """Dense bf16 peak by the makers' data sheets."""
 
-FULL_FORMULA = "6 · parameters (embedding lookup left out) · tokens/s ÷ peak"
-LORA_FORMULA = (
-    "4 · parameters (embedding lookup left out; frozen weights need no weight gradient) · tokens/s ÷ peak"
+FULL_FORMULA = (
+    "(6 · parameters (embedding lookup left out) + 12 · layers · heads · head size · mean context) · tokens/s ÷ peak"
 )
+LORA_FORMULA = (
+    "(4 · parameters (embedding lookup left out; frozen weights need no weight gradient) "
+    "+ 12 · layers · heads · head size · mean context) · tokens/s ÷ peak"
+)
+"""Mean context: tokens that a position attends to, itself included, inside its document. A pair of positions costs 4
+operations a head and head size forward (scores, values) and 8 backward. Recomputing and windows are left out."""
+
+
+COUNTS = ("all", "padding", "target", "pairs")
+
+
+class Row(Protocol):
+    """What is counted: a `PackedBatch` is one."""
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """[T]."""
+
+    @property
+    def boundaries(self) -> torch.Tensor:
+        """[N + 1]; where each document starts, and T."""
+
+    @property
+    def padding(self) -> int:
+        """Tokens of the last document when it only fills up the row, else 0."""
+
+    @property
+    def target_count(self) -> int: ...
 
 
 @dataclass
 class Meter:
-    """Counts while the clock runs; a resumed run goes on from the counts of its checkpoint."""
+    """Counts: positions, those of padding, those with a target, and pairs of positions one of which attends to the
+    other. A resumed run goes on from the counts of its checkpoint."""
 
     seconds: float = 0.0
     all: int = 0
     padding: int = 0
     target: int = 0
+    pairs: int = 0
     _since: float | None = None
 
     def resume(self) -> None:
@@ -44,11 +75,13 @@ class Meter:
         self.seconds, self._since = self._elapsed(), None
 
     def state(self) -> dict[str, float]:
-        return {"seconds": self._elapsed(), "all": self.all, "padding": self.padding, "target": self.target}
+        counts = {name: getattr(self, name) for name in COUNTS}
+        return {"seconds": self._elapsed(), **counts}
 
     def restore(self, state: dict[str, float]) -> None:
         self.seconds, self._since = state["seconds"], None
-        self.all, self.padding, self.target = (int(state[name]) for name in ("all", "padding", "target"))
+        for name in COUNTS:
+            setattr(self, name, int(state[name]))
 
     def rate(self) -> float:
         """Tokens a second so far, every position counted."""
@@ -57,23 +90,47 @@ class Meter:
     def _elapsed(self) -> float:
         return self.seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
 
-    def count(self, *, tokens: int, padding: int, targets: int) -> None:
-        self.all += tokens
-        self.padding += padding
-        self.target += targets
+    def count(self, row: Row) -> None:
+        """Count a row that lies in host memory: no device is waited for."""
+        self.all += len(row.tokens)
+        self.padding += row.padding
+        self.target += row.target_count
+        self.pairs += attended_pairs(row)
 
-    def speed(self, *, matmul_parameters: int, lora: bool, device: torch.device) -> Speed:
+    def speed(
+        self, *, matmul_parameters: int, lora: bool, device: torch.device, attention_width: int = 0
+    ) -> Speed:
+        """
+        Args:
+            attention_width: layers · heads · head size; 0 leaves attention out of the operations counted.
+        """
         elapsed = max(self._elapsed(), 1e-9)
         rate = self.rate()
         peak = device_peak(device)
-        mfu = rate * matmul_parameters * (4 if lora else 6) / peak if peak else None
+        operations = self.all * matmul_parameters * (4 if lora else 6) + 12 * attention_width * self.pairs
         return Speed(
             all=rate,
             non_padding=(self.all - self.padding) / elapsed,
             target=self.target / elapsed,
-            mfu=mfu,
+            mfu=operations / elapsed / peak if peak else None,
+            mean_context=self.pairs / max(self.all - self.padding, 1),
             mfu_formula=(LORA_FORMULA if lora else FULL_FORMULA) if peak else None,
         )
+
+
+def attended_pairs(row: Row) -> int:
+    """Σ n (n + 1) / 2 over the row's documents of n tokens, padding left out."""
+    lengths_N = row.boundaries.diff().long()
+    lengths_N = lengths_N[:-1] if row.padding else lengths_N
+    return int((lengths_N * (lengths_N + 1)).sum()) // 2
+
+
+def attention_width(config: PretrainedConfig) -> int:
+    """Layers · heads · head size."""
+    text = config.get_text_config()
+    heads = getattr(text, "num_attention_heads", None) or 0
+    size = getattr(text, "head_dim", None) or text.hidden_size // max(heads, 1)
+    return int(text.num_hidden_layers * heads * size)
 
 
 def device_peak(device: torch.device) -> float | None:

@@ -24,13 +24,14 @@ from graftlm.core.console import progress_bar
 from graftlm.core.errors import TrainingError
 from graftlm.core.seeds import random_state, restore_random_state, seed_everything
 from graftlm.data.packing import PackingPlan
+from graftlm.ops.adamw import Moments, Rounding
 from graftlm.training.best import BestWeights
 from graftlm.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from graftlm.training.feed import Feed, StopTraining
 from graftlm.training.log_window import LogWindow, not_finite
 from graftlm.training.meter import Meter
 from graftlm.training.objective import Loss, Objective
-from graftlm.training.optimizer import adamw, cosine_schedule
+from graftlm.training.optimizer import adamw, clip_and_step, cosine_schedule
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class TrainingSettings:
         evaluate_every: steps between held-out losses; 0: only at the end.
         save_every, save_seconds: steps or seconds between checkpoints; 0: none by this clock.
         patience: stop after this many held-out losses without a new best, and go back to the best; 0: never.
+        moments: format of AdamW's moments.
+        rounding: of trained weights that are bf16.
         pad_rows: fill every row to the plan's `row_tokens`, so that all have one shape.
     """
 
@@ -48,6 +51,8 @@ class TrainingSettings:
     weight_decay: float = 0.1
     warmup: float = 0.03
     clip: float = 1.0
+    moments: Moments = "fp32"
+    rounding: Rounding = "stochastic"
     bf16: bool = False
     seed: int = 0
     log_every: int = 10
@@ -110,7 +115,12 @@ class Trainer:
         self.folder, self.key, self.title = folder, key, title
         self.device = next(model.parameters()).device
         self.optimizer = adamw(
-            model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+            model,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            moments=settings.moments,
+            rounding=settings.rounding,
+            seed=settings.seed,
         )
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.record = TrainingRecord()
@@ -170,9 +180,12 @@ class Trainer:
         return {name: value / units for name, value in sums.items()}
 
     def _step(self, step: int) -> None:
-        rows = [row.to(self.device) for row in self.feed.batches(step, pad=self.settings.pad_rows)]
-        if not rows:
+        waiting = self.feed.batches(step, pad=self.settings.pad_rows)
+        if not waiting:
             return
+        for row in waiting:
+            self.meter.count(row)
+        rows = [row.to(self.device) for row in waiting]
         units = sum(self.objective.units(row) for row in rows)
         losses = []
         for row in rows:
@@ -180,12 +193,10 @@ class Trainer:
                 loss = self.objective(self.model, row)
             (loss.total / max(units, 1)).backward()
             losses.append(Loss(loss.total.detach(), loss.units, loss.metrics))
-            self.meter.count(tokens=len(row.tokens), padding=row.padding, targets=row.target_count)
-        norm = torch.nn.utils.clip_grad_norm_(list(self.trained.values()), self.settings.clip, foreach=True)
         factor = cosine_schedule(step, self.feed.steps, warmup=self.settings.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * factor
-        self.optimizer.step()
+        norm = clip_and_step(self.optimizer, list(self.trained.values()), self.settings.clip)
         self.optimizer.zero_grad(set_to_none=True)
         self._window.add(units, losses, norm)
 

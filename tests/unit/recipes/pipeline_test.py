@@ -71,6 +71,8 @@ def test_a_finished_stage_is_skipped(stage: Any) -> None:
         {"start": "another model"},
         {"sft": {"learning_rate": 1e-3}},
         {"sft": {"method": "lora"}},
+        {"sft": {"weights": "bf16"}},
+        {"sft": {"moments": "8bit"}},
         {"chat": {"count": 31}},
         {"chat": {"held_out": 0.5}},
         {"chat": {"world_seed": 1}},
@@ -82,7 +84,9 @@ def test_what_the_result_depends_on_is_trained_anew(change: dict[str, Any], stag
 
 
 @pytest.mark.parametrize(
-    "change", [{"name": "b"}, {"output": "elsewhere"}, {"offline": True}, {"samples_in_report": 0}], ids=str
+    "change",
+    [{"name": "b"}, {"output": "elsewhere"}, {"offline": True}, {"samples_in_report": 0}, {"profile": True}],
+    ids=str,
 )
 def test_what_it_does_not_depend_on_changes_nothing(change: dict[str, Any], stage: Any) -> None:
     assert stage() and not stage(**change)

@@ -15,6 +15,7 @@ from graftlm.recipes.stage_settings import (
     PpoStage,
     PretrainStage,
     RewardSettings,
+    RewardStage,
     SafetyReward,
     SftStage,
     reward_models,
@@ -57,6 +58,10 @@ def test_a_source_is_one_place(source: dict[str, str]) -> None:
         (SftStage, {"blocks": {"a": 0}}),
         (SftStage, {"blocks": ["a"], "beta": 0.1}),
         (SftStage, {"blocks": ["a"], "lora": {"rank": 0}}),
+        (SftStage, {"blocks": ["a"], "lora": {"bits": 2}}),
+        (SftStage, {"blocks": ["a"], "moments": "4bit"}),
+        (SftStage, {"blocks": ["a"], "method": "lora", "weights": "bf16"}),
+        (RewardStage, {"blocks": ["a"], "method": "qlora"}),
         (DpoStage, {"blocks": ["a"], "beta": 0}),
         (DpoStage, {"blocks": ["a"], "reward": []}),
         (PpoStage, {"blocks": ["a"]}),
@@ -70,6 +75,14 @@ def test_a_source_is_one_place(source: dict[str, str]) -> None:
 def test_values_out_of_range(kind: Any, values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         kind.model_validate(values)
+
+
+def test_formats_of_weights() -> None:
+    assert [SftStage(blocks=["a"], weights=w).rounding for w in ("fp32", "bf16", "bf16_master")] == [
+        "stochastic", "stochastic", "master",
+    ]  # fmt: skip
+    assert SftStage(blocks=["a"], lora={"bits": 8}).bits is None
+    assert SftStage(blocks=["a"], method="qlora", lora={"bits": 8}).bits == 8
 
 
 def test_the_rate_depends_on_the_method() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import LlamaConfig, Qwen3Config
 
 from graftlm.training import meter as meter_module
 from graftlm.training.epochs import epochs_for
-from graftlm.training.meter import Meter
+from graftlm.training.meter import Meter, attended_pairs, attention_width
 from graftlm.training.optimizer import adamw, cosine_schedule
 
 
@@ -74,6 +76,14 @@ def test_epochs_never_rise_with_the_number_of_samples():
     assert len(set(found)) > 1000, "the rule is no staircase"
 
 
+def row(lengths: list[int], *, padding: int = 0, targets: int = 0) -> SimpleNamespace:
+    """What the meter looks at."""
+    boundaries = torch.tensor([0, *lengths, *([padding] if padding else [])]).cumsum(0)
+    return SimpleNamespace(
+        tokens=torch.zeros(int(boundaries[-1])), boundaries=boundaries, padding=padding, target_count=targets
+    )
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that is moved by hand."""
@@ -90,12 +100,12 @@ def test_the_meter_counts_tokens_three_ways_and_only_while_it_runs(clock):
     clock.now += 50  # loading
     meter.resume()
     clock.now += 4
-    meter.count(tokens=1000, padding=100, targets=300)
+    meter.count(row([900], padding=100, targets=300))
     meter.pause()
     clock.now += 1000  # held-out loss
     meter.resume()
     clock.now += 6
-    meter.count(tokens=500, padding=0, targets=200)
+    meter.count(row([500], targets=200))
     assert meter.rate() == 150
     meter.pause()
     speed = meter.speed(matmul_parameters=10, lora=False, device=torch.device("cpu"))
@@ -108,16 +118,17 @@ def test_a_resumed_meter_goes_on_counting(clock):
     meter = Meter()
     meter.resume()
     clock.now += 5
-    meter.count(tokens=100, padding=10, targets=20)
+    meter.count(row([50, 40], padding=10, targets=20))
     state = meter.state()
     again = Meter()
     again.restore(state)
     clock.now += 77
     again.resume()
     clock.now += 5
-    again.count(tokens=100, padding=10, targets=20)
+    again.count(row([90], padding=10, targets=20))
     again.pause()
-    assert again.state() == {"seconds": 10, "all": 200, "padding": 20, "target": 40}
+    pairs = 25 * 51 + 20 * 41 + 45 * 91
+    assert again.state() == {"seconds": 10, "all": 200, "padding": 20, "target": 40, "pairs": pairs}
 
 
 @pytest.mark.parametrize(("lora", "per_token"), [(False, 6), (True, 4)])
@@ -126,8 +137,29 @@ def test_utilisation_on_a_known_gpu(clock, monkeypatch, lora, per_token):
     meter = Meter()
     meter.resume()
     clock.now += 1
-    meter.count(tokens=100, padding=0, targets=0)
+    meter.count(row([30, 50], padding=20))
     meter.pause()
     speed = meter.speed(matmul_parameters=500, lora=lora, device=torch.device("cuda"))
     assert speed.mfu == pytest.approx(per_token * 500 * 100 / 1e6)
-    assert str(per_token) in (speed.mfu_formula or "")
+    assert f"({per_token} · parameters" in (speed.mfu_formula or "")
+    pairs = 30 * 31 / 2 + 50 * 51 / 2
+    assert speed.mean_context == pairs / 80
+    speed = meter.speed(matmul_parameters=500, lora=lora, device=torch.device("cuda"), attention_width=7)
+    assert speed.mfu == pytest.approx((per_token * 500 * 100 + 12 * 7 * pairs) / 1e6)
+
+
+def test_attention_operations_are_those_of_the_two_products():
+    """Counted by torch over one causal document, halves that are masked out included."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    heads, size, tokens = 3, 8, 40
+    query, key, value = (torch.randn(1, heads, tokens, size, requires_grad=True) for _ in range(3))
+    with FlopCounterMode(display=False) as counter:
+        (query @ key.transpose(-1, -2) @ value).sum().backward()
+    every_pair = attended_pairs(row([tokens])) * 2 - tokens
+    assert counter.get_total_flops() == 12 * heads * size * every_pair
+
+
+def test_attention_width_is_that_of_the_heads():
+    assert attention_width(LlamaConfig(hidden_size=64, num_attention_heads=4, num_hidden_layers=3)) == 3 * 64
+    assert attention_width(Qwen3Config(num_attention_heads=4, num_hidden_layers=3, head_dim=128)) == 3 * 512

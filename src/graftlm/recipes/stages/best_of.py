@@ -34,7 +34,13 @@ from graftlm.recipes.stage_settings import BestOfStage
 from graftlm.recipes.stages.comparing import compare_stage, encode_for_answers, room_for_prompt
 from graftlm.recipes.stages.context import StageContext
 from graftlm.recipes.stages.rewards import build_reward
-from graftlm.recipes.stages.tuning import load_trainable, make_trainer, save_language_model, write_receipt
+from graftlm.recipes.stages.tuning import (
+    load_trainable,
+    make_trainer,
+    run_trainer,
+    save_language_model,
+    write_receipt,
+)
 from graftlm.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from graftlm.training.trainer import Trainer
 
@@ -58,7 +64,7 @@ def run(stage: StageContext) -> Receipt:
         trainer = make_trainer(stage, loaded.model, CausalLM(), plan, part=f"round-{number}")
         if _finished_before(rounds, number, trainer):
             continue
-        trainer.fit()
+        run_trainer(stage, trainer)
         if number < settings.rounds - 1:  # the last round's log goes into the receipt: it is never skipped
             save_checkpoint(rounds, number, {"weights": {n: p.detach() for n, p in trainer.trained.items()}}, keep=0)
     assert trainer is not None

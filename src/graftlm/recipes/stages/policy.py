@@ -17,7 +17,13 @@ from graftlm.recipes.stage_settings import GrpoStage, PolicyStage, PpoStage
 from graftlm.recipes.stages.comparing import compare_stage, encode_for_answers
 from graftlm.recipes.stages.context import StageContext
 from graftlm.recipes.stages.rewards import build_reward
-from graftlm.recipes.stages.tuning import load_trainable, make_trainer, save_language_model, write_receipt
+from graftlm.recipes.stages.tuning import (
+    load_trainable,
+    make_trainer,
+    run_trainer,
+    save_language_model,
+    write_receipt,
+)
 
 
 def run(stage: StageContext) -> Receipt:
@@ -48,7 +54,7 @@ def run(stage: StageContext) -> Receipt:
     )
     say(f"  {settings.iterations} rounds of {settings.answers} answers, {feed.steps:,} steps")
     trainer = make_trainer(stage, policy, choose_objective(settings, feed), feed)
-    record = trainer.fit()
+    record = run_trainer(stage, trainer)
     if record.stopped != "all data seen":
         say(f"  stopped: {record.stopped}")
     save_language_model(stage, loaded.model)

@@ -27,6 +27,7 @@ from graftlm.core.files import read_json
 from graftlm.core.hashing import hash_file
 from graftlm.core.receipts import Receipt
 from graftlm.models.loading import load_tokenizer
+from graftlm.models.quantised import is_quantised
 from graftlm.models.reward import load_reward_model
 from graftlm.models.shared_trunk import SharedTrunk
 from graftlm.recipes.stage_settings import GradientStage, RewardSettings, reward_models
@@ -83,7 +84,7 @@ def _model_reward(stage: StageContext, name: str, policy: torch.nn.Module | None
     where = stage.models[name].where if name in stage.models else name
     tokenizer = load_tokenizer(where)
     template = choose_template(stage.recipe.template, tokenizer)
-    if isinstance(policy, PeftModel) and _is_adapter_on(stage.start, Path(where)):
+    if isinstance(policy, PeftModel) and not is_quantised(policy) and _is_adapter_on(stage.start, Path(where)):
         say(f"  {name} shares the policy's trunk")
         return SharedTrunkReward(SharedTrunk(policy, Path(where), f"reward-{name}"), tokenizer, template)
     model = load_reward_model(where, dtype=torch.bfloat16 if stage.bf16 else torch.float32, device=stage.device)

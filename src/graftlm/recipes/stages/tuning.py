@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from graftlm.models.adapters import (
     save_adapter,
 )
 from graftlm.models.loading import load_model, save_model
+from graftlm.models.quantised import frozen_bytes
 from graftlm.models.trunk import causal_lm
 from graftlm.recipes.stage_settings import (
     BestOfStage,
@@ -37,8 +38,11 @@ from graftlm.recipes.tokenise import token_share
 from graftlm.training.epochs import HEURISTIC, epochs_for
 from graftlm.training.feed import Feed
 from graftlm.training.memory import GIB, available_memory, peak_memory, plan_memory, reset_peak
+from graftlm.training.meter import attention_width
 from graftlm.training.objective import Objective
-from graftlm.training.trainer import Trainer, TrainingSettings
+from graftlm.training.optimizer import kept_bytes
+from graftlm.training.profiling import SKIPPED, StepProfile
+from graftlm.training.trainer import Trainer, TrainingRecord, TrainingSettings
 
 PADDED = "this model's attention cannot keep packed documents apart: they are padded instead, which is slower"
 
@@ -76,17 +80,24 @@ def load_trainable(
     """
     settings = stage.settings
     reset_peak(stage.device)
-    frozen = torch.bfloat16 if stage.bf16 and settings.method == "lora" else torch.float32
+    trained = torch.float32 if settings.weights == "fp32" else torch.bfloat16
+    held = torch.bfloat16 if stage.bf16 and settings.method != "full" else trained
     model: torch.nn.Module = (
-        load(stage.start.where, frozen, stage.device)
+        load(stage.start.where, held, stage.device)
         if load
-        else load_model(stage.start.where, dtype=frozen, device=stage.device)
+        else load_model(stage.start.where, dtype=held, device=stage.device, bits=settings.bits)
     )
     notes = [] if causal_lm(model).graft_packs else [PADDED]
     lora = settings.lora
     torch.manual_seed(stage.recipe.seed)  # a new adapter's matrices are random
     model = make_trainable(
-        model, settings.method, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets
+        model,
+        settings.method,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        targets=lora.targets,
+        weights=trained,
     )
     if settings.recompute:
         recompute_activations(model)
@@ -118,10 +129,22 @@ def fit(stage: StageContext, loaded: Loaded, make_objective: MakeObjective) -> t
         evaluate_every=settings.evaluate_every or max(1, plan.steps // 10),
         patience=settings.patience,
     )
-    record = trainer.fit()
+    record = run_trainer(stage, trainer)
     if record.best_step is not None:
         loaded.notes.append(f"the weights are those of step {record.best_step}, where the held-out loss was lowest")
     return trainer, mixture
+
+
+def run_trainer(stage: StageContext, trainer: Trainer) -> TrainingRecord:
+    """Train; with `profile: true` also say where the time of a step goes."""
+    if not stage.recipe.profile:
+        return trainer.fit()
+    steps = StepProfile(stage.folder, stage.device)
+    record = trainer.fit(steps)
+    steps.close()
+    table = steps.table()
+    say(table if table is not None else f"  too few steps for a profile: {SKIPPED + 1} are needed")
+    return record
 
 
 def make_trainer(
@@ -150,6 +173,8 @@ def make_trainer(
             weight_decay=settings.weight_decay,
             warmup=settings.warmup,
             clip=settings.clip,
+            moments=settings.moments,
+            rounding=settings.rounding,
             bf16=stage.bf16,
             seed=stage.recipe.seed,
             log_every=max(1, feed.steps // 100),
@@ -170,7 +195,7 @@ def make_trainer(
 def save_language_model(stage: StageContext, model: torch.nn.Module) -> None:
     """The adapter by itself, if there is one, and the whole model."""
     with atomic_folder(stage.model_folder) as folder:
-        if stage.settings.method == "lora":
+        if stage.settings.method != "full":
             save_adapter(model, str(folder / "adapter"))
         save_model(merge_adapter(model), stage.tokenizer, folder, save_format(stage))
 
@@ -199,7 +224,10 @@ def write_receipt(stage: StageContext, loaded: Loaded, trainer: Trainer, mixture
         targets=trainer.meter.target,
         stopped=record.stopped,
         speed=trainer.meter.speed(
-            matmul_parameters=loaded.parameters["matmul"], lora=settings.method == "lora", device=stage.device
+            matmul_parameters=loaded.parameters["matmul"],
+            lora=settings.method != "full",
+            device=stage.device,
+            attention_width=attention_width(causal_lm(loaded.model).config),
         ),
         memory=Memory(
             predicted_gib=loaded.predicted_bytes / GIB,
@@ -296,17 +324,21 @@ def stage_memory(
     A policy that is trained in full keeps a copy of what it was; a reward model is taken to be as large as the policy.
     The keys and values of answers being written are left out.
     """
-    held = 2 if bf16 else 4
+    held = 2 if bf16 or settings.weights != "fp32" else 4
     plan = plan_memory(
         config,
         parameters=parameters,
         trained=trained,
         row_tokens=settings.row_tokens,
         compute_bytes=held,
-        frozen_bytes=held,
+        frozen_bytes=frozen_bytes(config, parameters, settings.bits, held) if settings.bits else held,
         recompute=settings.recompute,
         on_cpu=device.type == "cpu",
     )
-    copy = 4 * parameters if isinstance(settings, PolicyStage) and settings.method == "full" else 0
+    plan = replace(plan, optimizer=int(trained * kept_bytes(settings.moments, settings.rounding)))
+    if settings.weights != "fp32":
+        plan = replace(plan, weights=2 * parameters, gradients=2 * trained)
+    copies = isinstance(settings, PolicyStage) and settings.method == "full"
+    copy = (4 if settings.weights == "fp32" else 2) * parameters if copies else 0
     judges = held * parameters * len(reward_models(settings)) if isinstance(settings, PolicyStage | BestOfStage) else 0
     return plan.total + copy + judges
