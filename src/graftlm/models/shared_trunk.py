@@ -59,5 +59,5 @@ def _with_head(language_model: PreTrainedModel, folder: Path, head_1D: torch.Ten
     setattr(shell, shell.base_model_prefix, trunk)
     shell.score = torch.nn.Linear(head_1D.shape[1], 1, bias=False)
     shell.score.weight = torch.nn.Parameter(head_1D.to(trunk.device), requires_grad=False)
-    shell.graft_packs = language_model.graft_packs
+    shell.graft_packs, shell.graft_kernel = language_model.graft_packs, language_model.graft_kernel
     return shell
