@@ -13,9 +13,13 @@ Which token is a target: one whose character span *starts* inside a target span,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -52,20 +56,22 @@ def encode_texts(tokenizer: Any, texts: Sequence[Text | str]) -> list[Encoded]:
     plain = [text if isinstance(text, str) else text.text for text in texts]
     head = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     tail = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    encoded = []
+    encoded: list[Encoded] = []
     for start in range(0, len(plain), BATCH):
         batch = tokenizer(
             plain[start : start + BATCH],
             add_special_tokens=False,
             return_attention_mask=False,
+            return_token_type_ids=False,
             split_special_tokens=True,
             verbose=False,
         )
+        tokens, ends = array("I"), array("q", [0])
         for ids in batch["input_ids"]:
-            tokens = np.array([*head, *ids, *tail], dtype=np.uint32)
-            targets = np.ones(len(tokens), dtype=bool)
-            targets[:1] = False
-            encoded.append(Encoded(tokens, targets))
+            tokens.fromlist([*head, *ids, *tail])
+            ends.append(len(tokens))
+        edges = np.array([0, len(tokens)])  # all of it
+        encoded += _documents_between(np.array(tokens, np.uint32), edges, np.array(ends))
     return encoded
 
 
@@ -185,21 +191,51 @@ def check_tokenizer(tokenizer: Any) -> None:
 
 def _encode_rendered(tokenizer: Any, rendered: Sequence[Rendered]) -> list[Encoded]:
     check_tokenizer(tokenizer)
-    adds_bos = _adds_bos(tokenizer)
-    encoded = []
+    bos = tokenizer.bos_token if _adds_bos(tokenizer) else None
+    encoded: list[Encoded] = []
     for start in range(0, len(rendered), BATCH):
         part = rendered[start : start + BATCH]
         batch = tokenizer(
             [one.text for one in part],
             add_special_tokens=False,
             return_attention_mask=False,
-            return_offsets_mapping=True,
+            return_token_type_ids=False,
             verbose=False,
         )
-        for one, ids, offsets in zip(part, batch["input_ids"], batch["offset_mapping"], strict=True):
-            needs_bos = adds_bos and not one.text.startswith(tokenizer.bos_token)
-            encoded.append(_masked(one, ids, offsets, tokenizer.bos_token_id if needs_bos else None))
+        tokens, edges, ends = array("I"), array("q"), array("q", [0])
+        for one, ids, encoding in zip(part, batch["input_ids"], batch.encodings, strict=True):
+            if bos is not None and not one.text.startswith(bos):
+                tokens.append(tokenizer.bos_token_id)
+            edges.extend(len(tokens) + place for place in _token_edges(encoding, one.targets))
+            tokens.fromlist(ids)
+            ends.append(len(tokens))
+        encoded += _documents_between(np.array(tokens, np.uint32), np.array(edges), np.array(ends))
     return encoded
+
+
+def _token_edges(encoding: Any, spans: Sequence[tuple[int, int]]) -> Iterator[int]:
+    """For each end of the character spans, in order, the first token that starts at or behind it.
+
+    Tokens start in the order of the text, whatever the tokenizer, so that this is a bisection: 5 µs a chat, where a
+    list of all offsets takes 25 µs as Python tuples and 40 µs as an array.
+    """
+    tokens, place = range(len(encoding)), 0
+    for edge in itertools.chain.from_iterable(spans):
+        place = bisect_left(tokens, edge, lo=place, key=lambda token: encoding.token_to_chars(token)[0])
+        yield place
+
+
+def _documents_between(tokens_T: np.ndarray, edges: np.ndarray, ends: np.ndarray) -> list[Encoded]:
+    """Documents that stand end to end in `tokens_T`, as views.
+
+    Args:
+        edges: places in `tokens_T` where targets begin, end, begin, …
+        ends: [documents + 1] where the documents stand.
+    """
+    # An odd number of edges at or before a token: it stands inside a span.
+    inside_T = np.cumsum(np.bincount(edges, minlength=len(tokens_T) + 1)[: len(tokens_T)]) % 2 == 1
+    inside_T[ends[:-1][np.diff(ends) > 0]] = False
+    return [Encoded(tokens_T[a:b], inside_T[a:b]) for a, b in pairwise(ends.tolist())]
 
 
 def _adds_bos(tokenizer: Any) -> bool:
@@ -208,114 +244,3 @@ def _adds_bos(tokenizer: Any) -> bool:
         return False
     ids = tokenizer("a", add_special_tokens=True)["input_ids"]
     return bool(ids) and ids[0] == tokenizer.bos_token_id
-
-
-def _masked(
-    rendered: Rendered, ids: Sequence[int], offsets: Sequence[tuple[int, int]], bos: int | None
-) -> Encoded:
-    starts = np.array([start for start, _ in offsets], dtype=np.int64)  # [n]
-    edges = np.array(rendered.targets, dtype=np.int64).reshape(-1)  # [2 * spans]: start, end, start, ...
-    # An odd number of edges at or before a token's start: it starts inside a span.
-    targets = np.searchsorted(edges, starts, side="right") % 2 == 1  # [n]
-    tokens = np.array(ids, dtype=np.uint32)
-    if bos is not None:
-        tokens = np.concatenate([np.array([bos], dtype=np.uint32), tokens])
-        targets = np.concatenate([np.array([False]), targets])
-    targets[:1] = False
-    return Encoded(tokens, targets)
-
-
-Item = TypeVar("Item", Encoded, tuple[Encoded, Encoded])
-
-
-@dataclass(frozen=True, slots=True)
-class Truncation:
-    """What a token limit cost. Counts tokens of every document; a pair is two documents and one sample.
-
-    Attributes:
-        samples_cut: samples that lost tokens and were kept.
-        samples_dropped: samples left without any target (for a pair: in either answer), not kept.
-        tokens_cut: tokens lost, those of dropped samples included.
-        targets_cut: targets among them.
-    """
-
-    samples_cut: int = 0
-    samples_dropped: int = 0
-    tokens_cut: int = 0
-    targets_cut: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Truncated(Generic[Item]):
-    """Items within a token limit.
-
-    Attributes:
-        items: what was kept, in order.
-        kept: for each item its index in the input.
-        truncation: what was lost.
-    """
-
-    items: list[Item]
-    kept: list[int]
-    truncation: Truncation
-
-
-def truncate(encoded: Sequence[Item], max_tokens: int) -> Truncated[Item]:
-    """Cut documents to `max_tokens` from the right; drop those left without a target.
-
-    Pairs of documents lose the beginning of their prompt first: what is learnt are the answers, which stand at the end.
-    A sample that has no target before the cut is dropped, too: it could only dilute a batch.
-    """
-    if max_tokens < 2:
-        raise ValueError("max_tokens must be at least 2: one token to read and one to predict")
-    items: list[Item] = []
-    kept: list[int] = []
-    cut = dropped = tokens_cut = targets_cut = 0
-    for index, item in enumerate(encoded):
-        short = _shortened(item, max_tokens)
-        usable = all(one.targets.any() for one in _documents(short))
-        tokens, targets = _size(item)
-        tokens_left, targets_left = _size(short) if usable else (0, 0)
-        tokens_cut += tokens - tokens_left
-        targets_cut += targets - targets_left
-        if not usable:
-            dropped += 1
-            continue
-        cut += tokens_left < tokens
-        items.append(short)
-        kept.append(index)
-    return Truncated(items, kept, Truncation(cut, dropped, tokens_cut, targets_cut))
-
-
-def _documents(item: Encoded | tuple[Encoded, Encoded]) -> tuple[Encoded, ...]:
-    return item if isinstance(item, tuple) else (item,)
-
-
-def _shortened(item: Item, max_tokens: int) -> Item:
-    if isinstance(item, tuple):
-        excess = max(len(one.tokens) for one in item) - max_tokens
-        first, second = (_without_beginning(one, excess) for one in item)
-        return _cut(first, max_tokens), _cut(second, max_tokens)
-    return _cut(item, max_tokens)
-
-
-def _without_beginning(document: Encoded, excess: int) -> Encoded:
-    """The document without `excess` tokens behind its first (which may be a bos), as far as its prompt has them.
-
-    Both answers of a pair lose the same part of their common prompt, so that they stay answers to one question.
-    """
-    prompt = int(document.targets.argmax()) if document.targets.any() else 0
-    cut = np.arange(1, max(1, min(1 + excess, prompt)))
-    if not len(cut):
-        return document
-    return replace(document, tokens=np.delete(document.tokens, cut), targets=np.delete(document.targets, cut))
-
-
-def _cut(document: Encoded, max_tokens: int) -> Encoded:
-    return replace(document, tokens=document.tokens[:max_tokens], targets=document.targets[:max_tokens])
-
-
-def _size(item: Encoded | tuple[Encoded, Encoded]) -> tuple[int, int]:
-    """(tokens, targets) over the documents of a sample."""
-    documents = _documents(item)
-    return sum(len(one.tokens) for one in documents), sum(int(one.targets.sum()) for one in documents)

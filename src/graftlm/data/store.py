@@ -7,6 +7,7 @@ one).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +17,9 @@ import numpy as np
 
 from graftlm.core.files import atomic_folder, read_json, write_json
 from graftlm.data.encode import Encoded
+
+PART = 1000
+"""Documents written at a time: one call of the file system each would cost more than their bytes."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +87,16 @@ class TokenStore:
         lengths, values = [0], []
         with atomic_folder(path) as folder:
             with (folder / "tokens.u32").open("wb") as tokens, (folder / "targets.u8").open("wb") as targets:
-                for document in documents:
-                    if not 0 < len(document.tokens) == len(document.targets):
-                        sizes = f"{len(document.tokens)} tokens, {len(document.targets)} mask entries"
-                        raise ValueError(f"document {len(lengths)} cannot be stored: {sizes}")
-                    tokens.write(document.tokens.astype(np.uint32).tobytes())
-                    targets.write(document.targets.astype(np.bool_).tobytes())
-                    lengths.append(len(document.tokens))
-                    values.append(document.value)
+                waiting = iter(documents)
+                while part := list(itertools.islice(waiting, PART)):
+                    for document in part:
+                        if not 0 < len(document.tokens) == len(document.targets):
+                            sizes = f"{len(document.tokens)} tokens, {len(document.targets)} mask entries"
+                            raise ValueError(f"document {len(lengths)} cannot be stored: {sizes}")
+                        lengths.append(len(document.tokens))
+                        values.append(document.value)
+                    tokens.write(np.concatenate([document.tokens for document in part]).astype(np.uint32, copy=False))
+                    targets.write(np.concatenate([document.targets for document in part]).astype(np.bool_, copy=False))
             if (len(lengths) - 1) % group:
                 raise ValueError(f"{len(lengths) - 1} documents do not make whole samples of {group}")
             np.cumsum(np.array(lengths, np.int64)).tofile(folder / "offsets.i64")

@@ -19,17 +19,16 @@ from graftlm.core.files import atomic_folder, cache_folder
 from graftlm.core.hashing import hash_value
 from graftlm.data.encode import (
     Encoded,
-    Truncation,
     encode_chats,
     encode_preferences,
     encode_question_answers,
     encode_texts,
     encode_unpaired,
-    truncate,
 )
 from graftlm.data.samples import Chat, Preference, Sample, Text, Unpaired
 from graftlm.data.store import TokenStore
 from graftlm.data.templates import ChatTemplate
+from graftlm.data.truncation import Truncation, truncate
 from graftlm.models.reward import is_encoder_place
 from graftlm.recipes.schema import Block
 from graftlm.recipes.sources import held_out_places, read_source, source_key

@@ -122,6 +122,8 @@ def _turn(message: Any, number: int) -> Turn | None:
 
 def _content(message: Mapping[str, Any], name: str) -> str:
     content = next((message[key] for key in CONTENT_KEYS if key in message), None)
+    if len(message) == 2 and isinstance(content, str):
+        return text_of(content, name)  # role and content alone: most messages of most files
     pieces = [] if content is None else [text_of(content, name)]
     reasoning = next((message[key] for key in _REASONING_KEYS if message.get(key)), None)
     if reasoning:
