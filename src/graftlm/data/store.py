@@ -95,8 +95,8 @@ class TokenStore:
                             raise ValueError(f"document {len(lengths)} cannot be stored: {sizes}")
                         lengths.append(len(document.tokens))
                         values.append(document.value)
-                    tokens.write(np.concatenate([document.tokens for document in part]).astype(np.uint32, copy=False))
-                    targets.write(np.concatenate([document.targets for document in part]).astype(np.bool_, copy=False))
+                    np.concatenate([one.tokens for one in part]).astype(np.uint32, copy=False).tofile(tokens)
+                    np.concatenate([one.targets for one in part]).astype(np.bool_, copy=False).tofile(targets)
             if (len(lengths) - 1) % group:
                 raise ValueError(f"{len(lengths) - 1} documents do not make whole samples of {group}")
             np.cumsum(np.array(lengths, np.int64)).tofile(folder / "offsets.i64")
