@@ -8,7 +8,7 @@ one).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -137,3 +137,8 @@ class TokenStore:
         """(tokens, targets) of each document of a sample."""
         edges = self.offsets[sample * self.group : (sample + 1) * self.group + 1]
         return [(self.tokens[a:b], self.targets[a:b]) for a, b in pairwise(edges)]
+
+    def encoded(self) -> Iterator[Encoded]:
+        """Every document, as views."""
+        for number, (a, b) in enumerate(pairwise(self.offsets.tolist())):
+            yield Encoded(self.tokens[a:b], self.targets[a:b], float(self.values[number]))

@@ -97,20 +97,20 @@ class Traced(str):
 
     endswith = startswith  # type: ignore[assignment]
 
-    def strip(self, characters: str | None = None) -> Traced:  # type: ignore[override]
+    def strip(self, characters: str | None = None) -> Traced:
         if len(self) != 1 or (characters is not None and characters.strip()):
             raise Untraceable
         return self
 
-    lstrip = rstrip = strip  # type: ignore[assignment]
+    lstrip = rstrip = strip
 
     def split(self, mark: Any) -> list[Traced]:  # type: ignore[override]
         Traced._holds(self, mark)
         return [self]
 
-    __getitem__ = __iter__ = __hash__ = __format__ = _untraceable  # type: ignore[assignment]
-    __mul__ = __rmul__ = __mod__ = __rmod__ = _untraceable  # type: ignore[assignment]
-    __lt__ = __le__ = __gt__ = __ge__ = _untraceable  # type: ignore[assignment]
+    __getitem__ = __iter__ = __hash__ = __format__ = _untraceable
+    __mul__ = __rmul__ = __mod__ = __rmod__ = _untraceable
+    __lt__ = __le__ = __gt__ = __ge__ = _untraceable
 
 
 class TracedTemplate:
