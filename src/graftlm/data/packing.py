@@ -6,6 +6,7 @@ and the attention, the positions and the targets stop at every boundary.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -110,53 +111,38 @@ class PackingPlan:
         """Build row `number`; `pad_to` fills it to that length with one more document without targets."""
         mixture = self.mixture
         chosen = self.order[self.row_edges[number] : self.row_edges[number + 1]]
-        block_n, sample_n = mixture.block[chosen], mixture.sample[chosen]
-        group_n = np.array([store.group for store in mixture.stores])[block_n]
-        block_N = np.repeat(block_n, group_n)
-        document_N = np.repeat(sample_n * group_n, group_n) + _count_up(group_n)
-        start_N, end_N = (_gather(mixture.stores, "offsets", block_N, document_N + shift) for shift in (0, 1))
-        length_N = end_N - start_N
-        value_N = _gather(mixture.stores, "values", block_N, document_N)
+        stores = mixture.stores
+        documents = [
+            (block, document)
+            for block, sample in zip(mixture.block[chosen].tolist(), mixture.sample[chosen].tolist(), strict=True)
+            for document in range(sample * stores[block].group, (sample + 1) * stores[block].group)
+        ]
+        spans = [(block, *stores[block].offsets[document : document + 2].tolist()) for block, document in documents]
+        boundaries = [0, *itertools.accumulate(end - start for _, start, end in spans)]
+        n = boundaries[-1]
+        padding = max(0, (pad_to or 0) - n)
 
-        block_T = np.repeat(block_N, length_N)
-        place_T = np.repeat(start_N, length_N) + _count_up(length_N)
-        tokens_T = _gather(mixture.stores, "tokens", block_T, place_T)
-        wanted_T = _gather(mixture.stores, "targets", block_T, place_T).astype(bool)
-        wanted_T[np.cumsum(length_N) - length_N] = False  # nothing stands before a document's first token
-        targets_T = np.full(len(tokens_T), IGNORE)
-        targets_T[:-1] = np.where(wanted_T[1:], tokens_T[1:], IGNORE)
+        # Slices, which are copied whole, of plain arrays: those of a memory map take ten times as long to make.
+        tokens, targets = ([np.asarray(getattr(store, name)) for store in stores] for name in ("tokens", "targets"))
+        tokens_T, targets_T = np.zeros(n + padding, np.int64), np.full(n + padding, IGNORE)
+        np.concatenate([tokens[block][start:end] for block, start, end in spans], out=tokens_T[:n])
+        wanted_n = np.concatenate([targets[block][start:end] for block, start, end in spans])
+        wanted_n[boundaries[:-1]] = False  # nothing stands before a document's first token
+        np.copyto(targets_T[: n - 1], tokens_T[1:n], where=wanted_n[1:])
 
-        number_N = ((mixture.first_block + block_N) << 40) + document_N
-        padding = max(0, (pad_to or 0) - len(tokens_T))
+        numbers = [((mixture.first_block + block) << 40) + document for block, document in documents]
+        values = [float(stores[block].values[document]) for block, document in documents]
         if padding:
-            tokens_T = np.pad(tokens_T, (0, padding))
-            targets_T = np.pad(targets_T, (0, padding), constant_values=IGNORE)
-            length_N, number_N = np.append(length_N, padding), np.append(number_N, -1)
-            value_N = np.append(value_N, 0)
+            boundaries, numbers, values = [*boundaries, n + padding], [*numbers, -1], [*values, 0.0]
         return PackedBatch(
             torch.from_numpy(tokens_T),
             torch.from_numpy(targets_T),
-            torch.from_numpy(np.cumsum([0, *length_N], dtype=np.int32)),
-            torch.from_numpy(number_N),
-            torch.from_numpy(value_N.astype(np.float32)),
-            int((targets_T != IGNORE).sum()),
+            torch.tensor(boundaries, dtype=torch.int32),
+            torch.tensor(numbers, dtype=torch.int64),
+            torch.tensor(values, dtype=torch.float32),
+            int(np.count_nonzero(wanted_n)),
             padding,
         )
-
-
-def _count_up(lengths: np.ndarray) -> np.ndarray:
-    """0, 1 … n−1 for each n of `lengths`, end to end."""
-    starts = np.cumsum(lengths) - lengths
-    return np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
-
-
-def _gather(stores: tuple[TokenStore, ...], array: str, block: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """[n] int64 (of values: fp32): element `place[i]` of the named array of store `block[i]`."""
-    found = np.empty(len(place), np.float32 if array == "values" else np.int64)
-    for number in np.unique(block):
-        here = block == number
-        found[here] = getattr(stores[number], array)[place[here]]
-    return found
 
 
 def pack(mixture: Mixture, *, row_tokens: int, rows_per_step: int = 1) -> PackingPlan:
