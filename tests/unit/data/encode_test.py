@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from graftlm.core.errors import ModelError
@@ -81,3 +82,42 @@ def test_refusals() -> None:
     with pytest.raises(ModelError, match=r"old-model.*offsets") as caught:
         encode_texts(Slow(), ["x"])
     assert caught.value.fix
+
+
+ODD_TOKENIZERS = {
+    "accents taken off": (
+        normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]),
+        pre_tokenizers.Whitespace(),
+    ),
+    "composed": (normalizers.NFKC(), pre_tokenizers.ByteLevel(add_prefix_space=True)),
+    "words replaced": (normalizers.Replace("é", "e!e"), pre_tokenizers.ByteLevel(add_prefix_space=False)),
+    "a piece put before": (normalizers.Prepend("▁"), pre_tokenizers.Metaspace(prepend_scheme="never")),
+    "prefixed, split": (normalizers.Lowercase(), pre_tokenizers.Metaspace(prepend_scheme="always", split=True)),
+}
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+@pytest.mark.parametrize("kind", ODD_TOKENIZERS)
+def test_targets_are_those_of_the_whole_list_of_offsets(kind: str, trimmed: bool) -> None:
+    built = Tokenizer(models.BPE(unk_token="<unk>"))
+    built.normalizer, built.pre_tokenizer = ODD_TOKENIZERS[kind]
+    if trimmed:
+        built.post_processor = processors.ByteLevel(trim_offsets=True)
+    words = ["one two", "é è e\u0301 ﬁ ½", "每日一次 口服", " \u3000 x  y\n\n", "😀 ß", "ÀÉ\u0323\u0301 end"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<unk>", "</s>"], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    built.train_from_iterator(words[:4] * 5, trainer)
+    made = PreTrainedTokenizerFast(tokenizer_object=built, eos_token="</s>", unk_token="<unk>")
+    template, rng = named_template("vicuna", eos="</s>"), random.Random(kind)
+    chats = [
+        [Turn(role, "".join(rng.choices(words, k=3))) for _ in range(n) for role in ("user", "assistant")]  # type: ignore[arg-type]
+        for n in (1, 2, 3) * 10
+    ]
+    for turns, one in zip(chats, encode_chats(made, template, chats), strict=True):
+        rendered = template.render(turns)
+        starts = [start for start, _ in made(rendered.text, return_offsets_mapping=True)["offset_mapping"]]
+        wanted = [any(a <= start < b for a, b in rendered.targets) for start in starts]
+        assert one.targets.tolist() == [False, *wanted[1:]]
+        assert 0 < sum(wanted) < len(wanted)

@@ -38,7 +38,10 @@ THOUGHTS = each(
 TRACED = {
     "plain": CHATML,
     "marked": MARKED,
-    "stop outside the mark": each(ANSWER.replace("ANSWER", "{{ m.content }}").replace("OTHER", "{{ m.content }}") + "|"),
+    "stop outside the mark": each(
+        "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}|"
+        "{% else %}{{ m.content }}\n{% endif %}"
+    ),
     "trimmed": each("<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n"),
     "thoughts": THOUGHTS,
     "tilde": each("{{ '<|im_start|>' ~ m.role ~ '\n' ~ m.content ~ '<|im_end|>\n' }}"),
@@ -70,7 +73,7 @@ LOOKING = {
     "a block's text asked": "{% set t %}{{ m.content }}{% endset %}{% if t.split('a')|length > 1 %}!{% endif %}{{ t }}",
     "the day": "{{ strftime_now('%d') }}{{ m.content }}",
 }
-PARTS = ["a", "x", "aa", "hello", "你好", "</think>", "<|im_end|>", "<tool", " ", "\n", "|", "A", "\ue000", "\ue001", "{{ m }}"]
+PARTS = ["a", "x", "aa", "hello", "你好", "</think>", "<|im_end|>", "<tool", " ", "\n", "|", "A", "\ue000", "\ue001"]
 
 
 def template(source: str) -> Any:
