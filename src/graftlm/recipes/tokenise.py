@@ -207,6 +207,7 @@ def _encode_parts(samples: Remainder, encoder: Encoder) -> Iterator[tuple[TokenS
         return
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a worker, and no warning about forks
+    encoder.encode(samples.part(0)[:1])  # what is found out about tokenizer and template, the workers inherit
     with ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), _adopt, (samples, encoder)) as pool:
         yield from pool.map(_encode_adopted, starts)
     if before is None:
