@@ -4,7 +4,7 @@
 
 Lengths are drawn from a log-normal distribution of mean 335 tokens (sigma 1), at most one row. Floor: numpy's sort of
 the lengths. Peer: trl.pack_dataset, strategy "bfd" (bench/peers/trl_pack.py), over one byte a token; the ratio is to
-its better way. It also copies the tokens into the rows, which ours does while training. Ours: `pack` of one block, and of
+its better way. It also copies the tokens into rows, which ours does while training. Ours: `pack` of one block, and of
 three whose shares are kept; windows keep the order of the mix, which the peer's one batch does not. By turns, medians.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -42,7 +43,7 @@ from graftlm.recipes.stage_settings import (
 )
 
 STORE_FORMAT = 2
-CHUNK = 1000
+CHUNK = 500
 """Samples encoded at a time, each time by one process."""
 
 Form = Literal["language", "pairs", "question_answer_pairs", "thumbs"]
@@ -208,8 +209,10 @@ def _encode_parts(samples: Remainder, encoder: Encoder) -> Iterator[tuple[TokenS
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a worker, and no warning about forks
     encoder.encode(samples.part(0)[:1])  # what is found out about tokenizer and template, the workers inherit
+    gc.freeze()  # else the collector of each worker would write into, and so copy, every page of the samples
     with ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), _adopt, (samples, encoder)) as pool:
         yield from pool.map(_encode_adopted, starts)
+    gc.unfreeze()
     if before is None:
         del os.environ["TOKENIZERS_PARALLELISM"]
     else:
