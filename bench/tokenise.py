@@ -5,7 +5,8 @@
 Floor: one batch call of the Rust tokenizer over the rendered texts, on all cores. Peer: TRL's SFTTrainer
 (bench/peers/trl_prepare.py): read, template, tokenise, assistant mask, pack. Ours: the same from the file to the
 packing plan, into an empty cache; and again, from the cache. All on the same rows, cores, tokenizer and template, by
-turns; medians. Rows: 1,000 medical chats of $GRAFT_DATA, over and over with a number behind each turn, or generated.
+turns; medians; seconds and, for busy machines, processor seconds. Rows: 1,000 medical chats of $GRAFT_DATA, over and
+over with a number behind each turn, or generated ones.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import tempfile
@@ -70,39 +72,60 @@ def measure(options: argparse.Namespace, scratch: Path) -> None:
     texts = [marked.render(chat.turns).text for chat in load_samples(file).samples if isinstance(chat, Chat)]
 
     seconds: dict[str, list[float]] = {}
+    spent: dict[str, list[float]] = {}
     found: dict[str, dict[str, Any]] = {}
     for _ in range(options.repeats):
-        seconds.setdefault("floor", []).append(floor(tokenizer, texts))
+        for kept, value in zip((seconds, spent), floor(tokenizer, texts), strict=True):
+            kept.setdefault("floor", []).append(value)
         for name, template in forms.items():
-            cold, warm, found[name] = ours(file, tokenizer, template, scratch / "cache")
-            seconds.setdefault(name, []).append(cold)
-            seconds.setdefault(f"{name}, again", []).append(warm)
+            times, found[name] = ours(file, tokenizer, template, scratch)
+            for which, (taken, processor) in zip((name, f"{name}, again"), times, strict=True):
+                seconds.setdefault(which, []).append(taken)
+                spent.setdefault(which, []).append(processor)
         for processes in options.processes if options.peer_python else ():
             name = f"peer, {processes} process{'es' if processes > 1 else ''}"
             found[name] = peer(options.peer_python, file, scratch / "tokenizer", processes)
             seconds.setdefault(name, []).append(found[name]["seconds"])
+            spent.setdefault(name, []).append(found[name]["processor"])
     if not options.peer_python:
         print("no peer: give --peer-python, an interpreter that has trl")
-    report(options, what, seconds, found)
+    report(options, what, seconds, spent, found)
 
 
 def report(
-    options: argparse.Namespace, what: str, seconds: dict[str, list[float]], found: dict[str, dict[str, Any]]
+    options: argparse.Namespace,
+    what: str,
+    seconds: dict[str, list[float]],
+    spent: dict[str, list[float]],
+    found: dict[str, dict[str, Any]],
 ) -> None:
     median = {name: statistics.median(times) for name, times in seconds.items()}
+    processor = {name: statistics.median(times) for name, times in spent.items()}
     peers = [name for name in median if name.startswith("peer")]
     best = min((median[name] for name in peers), default=None)
-    table = [(f"{options.rows:,} {what}", "seconds", "rows/s", "of the floor", "of the peer")]
+    least = min((processor[name] for name in peers), default=None)
+    table = [(f"{options.rows:,} {what}", "seconds", "rows/s", "of the floor", "of the peer", "CPU s", "of the peer's")]
     for name, time_taken in median.items():
         share, ratio = median["floor"] / time_taken, best / time_taken if best else None
         speed = f"{options.rows / time_taken:,.0f}"
-        table.append((name, f"{time_taken:.3f}", speed, f"{share:.2f}", "–" if ratio is None else f"{ratio:.2f}×"))
+        work = f"{least / processor[name]:.2f}×" if least else "–"
+        cells = (f"{time_taken:.3f}", speed, f"{share:.2f}", "–" if ratio is None else f"{ratio:.2f}×")
+        table.append((name, *cells, f"{processor[name]:.2f}", work))
     result = {
-        "bench": "tokenise", "rows": options.rows, "what": what, "row_tokens": ROW_TOKENS, "seconds": seconds,
-        "found": found, "floor": options.rows / median["floor"], "peer": options.rows / best if best else None,
-        "ours": options.rows / median["ours"], "ratio": best / median["ours"] if best else None,
+        "bench": "tokenise",
+        "rows": options.rows,
+        "what": what,
+        "row_tokens": ROW_TOKENS,
+        "seconds": seconds,
+        "processor": spent,
+        "found": found,
+        "floor": options.rows / median["floor"],
+        "peer": options.rows / best if best else None,
+        "ours": options.rows / median["ours"],
+        "ratio": best / median["ours"] if best else None,
+        "processor_ratio": least / processor["ours"] if least else None,
         "again_seconds": median["ours, again"],
-    }  # fmt: skip
+    }
     finish(result, table, options.receipt)
 
 
@@ -123,25 +146,33 @@ def write_rows(data: Path, rows: int, file: Path) -> str:
     return what
 
 
-def floor(tokenizer: Any, texts: list[str]) -> float:
-    start = time.perf_counter()
+def processor_seconds() -> float:
+    """Of this process and its finished children: what a busy machine does not blur."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def floor(tokenizer: Any, texts: list[str]) -> tuple[float, float]:
+    start, spent = time.perf_counter(), processor_seconds()
     tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, processor_seconds() - spent
 
 
-def ours(file: Path, tokenizer: Any, template: ChatTemplate, cache: Path) -> tuple[float, float, dict[str, Any]]:
-    """Seconds into an empty cache, seconds from the full one, and what came out."""
+def ours(
+    file: Path, tokenizer: Any, template: ChatTemplate, scratch: Path
+) -> tuple[list[tuple[float, float]], dict[str, Any]]:
+    """(seconds, processor seconds) into an empty cache and from the full one, and what came out."""
     times = []
-    with tempfile.TemporaryDirectory(dir=cache.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
         os.environ["GRAFT_CACHE"] = folder
         for _ in range(2):
-            start = time.perf_counter()
+            start, spent = time.perf_counter(), processor_seconds()
             block = tokenise("rows", Block(path=str(file), held_out=0), tokenizer, template, "bench", ROW_TOKENS)
             mixture = mix({"rows": block.train}, {"rows": 1.0}, int(block.train.offsets[-1]), "hybrid", 0)
             plan = pack(mixture, row_tokens=ROW_TOKENS)
-            times.append(time.perf_counter() - start)
+            times.append((time.perf_counter() - start, processor_seconds() - spent))
         counts = {"tokens": int(block.train.offsets[-1]), "targets": block.train.target_count, "rows": plan.rows}
-    return times[0], times[1], counts
+    return times, counts
 
 
 def peer(python: str, file: Path, tokenizer: Path, processes: int) -> dict[str, Any]:
