@@ -63,6 +63,7 @@ LOOKING = {
     "json": "{{ m.content | tojson }}{{ m.content }}",
     "replaced": "{{ m.content | replace('a', 'b') }}{{ m.content }}",
     "formatted": "{{ '%s' % m.content }}",
+    "formatted in a row": "{% set t = '%s!' % (m.content,) %}{% if 'aa' in t %}!{% endif %}{{ t }}",
     "inside": "{% if m.content in 'abc' %}!{% endif %}{{ m.content }}",
     "joined": "{{ '-'.join([m.content, m.content]) }}",
     "order": "{% if m.content < 'm' %}!{% endif %}{{ m.content }}",
