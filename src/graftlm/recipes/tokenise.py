@@ -210,13 +210,15 @@ def _encode_parts(samples: Remainder, encoder: Encoder) -> Iterator[tuple[TokenS
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a worker, and no warning about forks
     encoder.encode(samples.part(0)[:1])  # what is found out about tokenizer and template, the workers inherit
     gc.freeze()  # else the collector of each worker would write into, and so copy, every page of the samples
-    with ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), _adopt, (samples, encoder)) as pool:
-        yield from pool.map(_encode_adopted, starts)
-    gc.unfreeze()
-    if before is None:
-        del os.environ["TOKENIZERS_PARALLELISM"]
-    else:
-        os.environ["TOKENIZERS_PARALLELISM"] = before
+    try:
+        with ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), _adopt, (samples, encoder)) as pool:
+            yield from pool.map(_encode_adopted, starts)
+    finally:
+        gc.unfreeze()
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
 def _encode_part(start: int, samples: Remainder, encoder: Encoder) -> tuple[TokenStore, dict[str, int]]:
