@@ -13,15 +13,18 @@ Which token is a target: one whose character span *starts* inside a target span,
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from graftlm.core.errors import ModelError
 from graftlm.data.samples import Chat, Preference, Text, Turn, Unpaired
 from graftlm.data.templates import ChatTemplate, Rendered
+from graftlm.data.token_places import Located, locate
 
 BATCH = 1000
 """Texts given to the tokenizer at a time: it splits them over the CPU cores, and memory stays bounded."""
@@ -52,20 +55,22 @@ def encode_texts(tokenizer: Any, texts: Sequence[Text | str]) -> list[Encoded]:
     plain = [text if isinstance(text, str) else text.text for text in texts]
     head = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     tail = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    encoded = []
+    encoded: list[Encoded] = []
     for start in range(0, len(plain), BATCH):
         batch = tokenizer(
             plain[start : start + BATCH],
             add_special_tokens=False,
             return_attention_mask=False,
+            return_token_type_ids=False,
             split_special_tokens=True,
             verbose=False,
         )
+        tokens, ends = array("I"), array("q", [0])
         for ids in batch["input_ids"]:
-            tokens = np.array([*head, *ids, *tail], dtype=np.uint32)
-            targets = np.ones(len(tokens), dtype=bool)
-            targets[:1] = False
-            encoded.append(Encoded(tokens, targets))
+            tokens.fromlist([*head, *ids, *tail])
+            ends.append(len(tokens))
+        all_of_it = np.array([0, len(tokens)])
+        encoded += _documents(Located(np.array(tokens, np.uint32), all_of_it, np.array(ends)))
     return encoded
 
 
@@ -185,21 +190,20 @@ def check_tokenizer(tokenizer: Any) -> None:
 
 def _encode_rendered(tokenizer: Any, rendered: Sequence[Rendered]) -> list[Encoded]:
     check_tokenizer(tokenizer)
-    adds_bos = _adds_bos(tokenizer)
-    encoded = []
+    bos = tokenizer.bos_token if _adds_bos(tokenizer) else None
+    encoded: list[Encoded] = []
     for start in range(0, len(rendered), BATCH):
-        part = rendered[start : start + BATCH]
-        batch = tokenizer(
-            [one.text for one in part],
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_offsets_mapping=True,
-            verbose=False,
-        )
-        for one, ids, offsets in zip(part, batch["input_ids"], batch["offset_mapping"], strict=True):
-            needs_bos = adds_bos and not one.text.startswith(tokenizer.bos_token)
-            encoded.append(_masked(one, ids, offsets, tokenizer.bos_token_id if needs_bos else None))
+        encoded += _documents(locate(tokenizer, rendered[start : start + BATCH], bos))
     return encoded
+
+
+def _documents(located: Located) -> list[Encoded]:
+    """One document a text, as views of what they have in common."""
+    T = len(located.tokens)
+    # An odd number of edges at or before a token: it stands inside a span.
+    targets_T = np.cumsum(np.bincount(located.edges, minlength=T + 1)[:T]) % 2 == 1
+    targets_T[located.ends[:-1][np.diff(located.ends) > 0]] = False  # nothing precedes the first one
+    return [Encoded(located.tokens[a:b], targets_T[a:b]) for a, b in pairwise(located.ends.tolist())]
 
 
 def _adds_bos(tokenizer: Any) -> bool:
@@ -208,114 +212,3 @@ def _adds_bos(tokenizer: Any) -> bool:
         return False
     ids = tokenizer("a", add_special_tokens=True)["input_ids"]
     return bool(ids) and ids[0] == tokenizer.bos_token_id
-
-
-def _masked(
-    rendered: Rendered, ids: Sequence[int], offsets: Sequence[tuple[int, int]], bos: int | None
-) -> Encoded:
-    starts = np.array([start for start, _ in offsets], dtype=np.int64)  # [n]
-    edges = np.array(rendered.targets, dtype=np.int64).reshape(-1)  # [2 * spans]: start, end, start, ...
-    # An odd number of edges at or before a token's start: it starts inside a span.
-    targets = np.searchsorted(edges, starts, side="right") % 2 == 1  # [n]
-    tokens = np.array(ids, dtype=np.uint32)
-    if bos is not None:
-        tokens = np.concatenate([np.array([bos], dtype=np.uint32), tokens])
-        targets = np.concatenate([np.array([False]), targets])
-    targets[:1] = False
-    return Encoded(tokens, targets)
-
-
-Item = TypeVar("Item", Encoded, tuple[Encoded, Encoded])
-
-
-@dataclass(frozen=True, slots=True)
-class Truncation:
-    """What a token limit cost. Counts tokens of every document; a pair is two documents and one sample.
-
-    Attributes:
-        samples_cut: samples that lost tokens and were kept.
-        samples_dropped: samples left without any target (for a pair: in either answer), not kept.
-        tokens_cut: tokens lost, those of dropped samples included.
-        targets_cut: targets among them.
-    """
-
-    samples_cut: int = 0
-    samples_dropped: int = 0
-    tokens_cut: int = 0
-    targets_cut: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Truncated(Generic[Item]):
-    """Items within a token limit.
-
-    Attributes:
-        items: what was kept, in order.
-        kept: for each item its index in the input.
-        truncation: what was lost.
-    """
-
-    items: list[Item]
-    kept: list[int]
-    truncation: Truncation
-
-
-def truncate(encoded: Sequence[Item], max_tokens: int) -> Truncated[Item]:
-    """Cut documents to `max_tokens` from the right; drop those left without a target.
-
-    Pairs of documents lose the beginning of their prompt first: what is learnt are the answers, which stand at the end.
-    A sample that has no target before the cut is dropped, too: it could only dilute a batch.
-    """
-    if max_tokens < 2:
-        raise ValueError("max_tokens must be at least 2: one token to read and one to predict")
-    items: list[Item] = []
-    kept: list[int] = []
-    cut = dropped = tokens_cut = targets_cut = 0
-    for index, item in enumerate(encoded):
-        short = _shortened(item, max_tokens)
-        usable = all(one.targets.any() for one in _documents(short))
-        tokens, targets = _size(item)
-        tokens_left, targets_left = _size(short) if usable else (0, 0)
-        tokens_cut += tokens - tokens_left
-        targets_cut += targets - targets_left
-        if not usable:
-            dropped += 1
-            continue
-        cut += tokens_left < tokens
-        items.append(short)
-        kept.append(index)
-    return Truncated(items, kept, Truncation(cut, dropped, tokens_cut, targets_cut))
-
-
-def _documents(item: Encoded | tuple[Encoded, Encoded]) -> tuple[Encoded, ...]:
-    return item if isinstance(item, tuple) else (item,)
-
-
-def _shortened(item: Item, max_tokens: int) -> Item:
-    if isinstance(item, tuple):
-        excess = max(len(one.tokens) for one in item) - max_tokens
-        first, second = (_without_beginning(one, excess) for one in item)
-        return _cut(first, max_tokens), _cut(second, max_tokens)
-    return _cut(item, max_tokens)
-
-
-def _without_beginning(document: Encoded, excess: int) -> Encoded:
-    """The document without `excess` tokens behind its first (which may be a bos), as far as its prompt has them.
-
-    Both answers of a pair lose the same part of their common prompt, so that they stay answers to one question.
-    """
-    prompt = int(document.targets.argmax()) if document.targets.any() else 0
-    cut = np.arange(1, max(1, min(1 + excess, prompt)))
-    if not len(cut):
-        return document
-    return replace(document, tokens=np.delete(document.tokens, cut), targets=np.delete(document.targets, cut))
-
-
-def _cut(document: Encoded, max_tokens: int) -> Encoded:
-    return replace(document, tokens=document.tokens[:max_tokens], targets=document.targets[:max_tokens])
-
-
-def _size(item: Encoded | tuple[Encoded, Encoded]) -> tuple[int, int]:
-    """(tokens, targets) over the documents of a sample."""
-    documents = _documents(item)
-    return sum(len(one.tokens) for one in documents), sum(int(one.targets.sum()) for one in documents)

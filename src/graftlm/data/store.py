@@ -7,7 +7,8 @@ one).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,9 @@ import numpy as np
 
 from graftlm.core.files import atomic_folder, read_json, write_json
 from graftlm.data.encode import Encoded
+
+PART = 1000
+"""Documents written at a time: one call of the file system each would cost more than their bytes."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +87,16 @@ class TokenStore:
         lengths, values = [0], []
         with atomic_folder(path) as folder:
             with (folder / "tokens.u32").open("wb") as tokens, (folder / "targets.u8").open("wb") as targets:
-                for document in documents:
-                    if not 0 < len(document.tokens) == len(document.targets):
-                        sizes = f"{len(document.tokens)} tokens, {len(document.targets)} mask entries"
-                        raise ValueError(f"document {len(lengths)} cannot be stored: {sizes}")
-                    tokens.write(document.tokens.astype(np.uint32).tobytes())
-                    targets.write(document.targets.astype(np.bool_).tobytes())
-                    lengths.append(len(document.tokens))
-                    values.append(document.value)
+                waiting = iter(documents)
+                while part := list(itertools.islice(waiting, PART)):
+                    for document in part:
+                        if not 0 < len(document.tokens) == len(document.targets):
+                            sizes = f"{len(document.tokens)} tokens, {len(document.targets)} mask entries"
+                            raise ValueError(f"document {len(lengths)} cannot be stored: {sizes}")
+                        lengths.append(len(document.tokens))
+                        values.append(document.value)
+                    np.concatenate([one.tokens for one in part]).astype(np.uint32, copy=False).tofile(tokens)
+                    np.concatenate([one.targets for one in part]).astype(np.bool_, copy=False).tofile(targets)
             if (len(lengths) - 1) % group:
                 raise ValueError(f"{len(lengths) - 1} documents do not make whole samples of {group}")
             np.cumsum(np.array(lengths, np.int64)).tofile(folder / "offsets.i64")
@@ -131,3 +137,8 @@ class TokenStore:
         """(tokens, targets) of each document of a sample."""
         edges = self.offsets[sample * self.group : (sample + 1) * self.group + 1]
         return [(self.tokens[a:b], self.targets[a:b]) for a, b in pairwise(edges)]
+
+    def encoded(self) -> Iterator[Encoded]:
+        """Every document, as views."""
+        for number, (a, b) in enumerate(pairwise(self.offsets.tolist())):
+            yield Encoded(self.tokens[a:b], self.targets[a:b], float(self.values[number]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -19,17 +20,16 @@ from graftlm.core.files import atomic_folder, cache_folder
 from graftlm.core.hashing import hash_value
 from graftlm.data.encode import (
     Encoded,
-    Truncation,
     encode_chats,
     encode_preferences,
     encode_question_answers,
     encode_texts,
     encode_unpaired,
-    truncate,
 )
 from graftlm.data.samples import Chat, Preference, Sample, Text, Unpaired
 from graftlm.data.store import TokenStore
 from graftlm.data.templates import ChatTemplate
+from graftlm.data.truncation import Truncation, truncate
 from graftlm.models.reward import is_encoder_place
 from graftlm.recipes.schema import Block
 from graftlm.recipes.sources import held_out_places, read_source, source_key
@@ -43,8 +43,8 @@ from graftlm.recipes.stage_settings import (
 )
 
 STORE_FORMAT = 2
-CHUNK = 4096
-"""Samples encoded in one call of the Rust tokenizer."""
+CHUNK = 500
+"""Samples encoded at a time, each time by one process."""
 
 Form = Literal["language", "pairs", "question_answer_pairs", "thumbs"]
 """What a stage makes of a block: text and answers; pairs of answers (for a language model's trunk, or in the layout of
@@ -191,29 +191,39 @@ def _write_store(folder: Path, samples: Remainder, encoder: Encoder, kind: str, 
     }
 
     def documents() -> Iterator[Encoded]:
-        for encoded, lost in _encode_parts(samples, encoder):
+        for part, lost in _encode_parts(samples, encoder):
             for name, count in lost.items():
                 counts[name] += count
-            yield from encoded
+            yield from part.encoded()
 
     TokenStore.write(folder, documents(), group=encoder.group, kind=kind, accounting=lambda: counts)
 
 
-def _encode_parts(samples: Remainder, encoder: Encoder) -> Iterator[tuple[list[Encoded], dict[str, int]]]:
+def _encode_parts(samples: Remainder, encoder: Encoder) -> Iterator[tuple[TokenStore, dict[str, int]]]:
     """Encode chunk by chunk; a large set on all cores. Workers are forks: they have the samples already."""
     starts = range(0, len(samples.samples), CHUNK)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    if len(starts) < 8 or cores == 1 or "fork" not in multiprocessing.get_all_start_methods():
-        yield from (encoder.encode(samples.part(start)) for start in starts)
+    if len(starts) < 4 or cores == 1 or "fork" not in multiprocessing.get_all_start_methods():
+        yield from (_encode_part(start, samples, encoder) for start in starts)
         return
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a worker, and no warning about forks
-    with ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), _adopt, (samples, encoder)) as pool:
-        yield from pool.map(_encode_part, starts)
-    if before is None:
-        del os.environ["TOKENIZERS_PARALLELISM"]
-    else:
-        os.environ["TOKENIZERS_PARALLELISM"] = before
+    encoder.encode(samples.part(0)[:1])  # what is found out about tokenizer and template, the workers inherit
+    gc.freeze()  # else the collector of each worker would write into, and so copy, every page of the samples
+    try:
+        with ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), _adopt, (samples, encoder)) as pool:
+            yield from pool.map(_encode_adopted, starts)
+    finally:
+        gc.unfreeze()
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
+
+
+def _encode_part(start: int, samples: Remainder, encoder: Encoder) -> tuple[TokenStore, dict[str, int]]:
+    encoded, lost = encoder.encode(samples.part(start))
+    return TokenStore.in_memory(encoded), lost  # a few arrays: a thousand documents each would be slow to send
 
 
 _work: list[tuple[Remainder, Encoder]] = []
@@ -223,9 +233,8 @@ def _adopt(samples: Remainder, encoder: Encoder) -> None:
     _work.append((samples, encoder))
 
 
-def _encode_part(start: int) -> tuple[list[Encoded], dict[str, int]]:
-    samples, encoder = _work[0]
-    return encoder.encode(samples.part(start))
+def _encode_adopted(start: int) -> tuple[TokenStore, dict[str, int]]:
+    return _encode_part(start, *_work[0])
 
 
 def _continued(document: Encoded, longest: int) -> Iterator[Encoded]:

@@ -9,9 +9,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from graftlm.alignment.rewards.model import RewardModelReward
 from graftlm.core.errors import DataError
-from graftlm.data.encode import encode_answers, encode_question_answers, truncate
+from graftlm.data.encode import encode_answers, encode_question_answers
 from graftlm.data.samples import Origin, Prompt, Turn
 from graftlm.data.templates import named_template
+from graftlm.data.truncation import truncate
 from graftlm.models.reward import is_encoder, load_reward_model
 from graftlm.models.scratch import SPECIALS, train_tokenizer
 

@@ -1,25 +1,17 @@
-"""Encoding: bos and eos once, the limits, the tokenizers that cannot serve. The mask: target_mask_test."""
+"""Encoding: bos and eos once, the tokenizers that cannot serve. The mask: target_mask_test."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
 from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from graftlm.core.errors import ModelError
-from graftlm.data.encode import (
-    Encoded,
-    Truncation,
-    encode_chats,
-    encode_preferences,
-    encode_prompt,
-    encode_texts,
-    truncate,
-)
+from graftlm.data.encode import encode_chats, encode_preferences, encode_prompt, encode_texts
 from graftlm.data.samples import Chat, Origin, Preference, Text, Turn
 from graftlm.data.templates import named_template
 
@@ -82,40 +74,6 @@ def test_preferences_come_in_pairs() -> None:
     assert said == [[f" good {i}</s>", f" bad {i}</s>"] for i in range(3)]
 
 
-def document(tokens: int, targets: Sequence[int]) -> Encoded:
-    mask = np.zeros(tokens, dtype=bool)
-    mask[list(targets)] = True
-    return Encoded(np.arange(tokens, dtype=np.uint32), mask)
-
-
-def test_truncation_counts_what_it_costs() -> None:
-    documents = [document(4, [2, 3]), document(8, [2, 3, 7]), document(9, [6, 7, 8]), document(3, [])]
-    short = truncate(documents, 5)
-    assert short.kept == [0, 1]
-    assert [len(one.tokens) for one in short.items] == [4, 5]
-    assert short.items[1].targets.tolist() == [False, False, True, True, False]
-    assert short.truncation == Truncation(
-        samples_cut=1, samples_dropped=2, tokens_cut=3 + 9 + 3, targets_cut=4
-    )
-    before, after = sum(len(d.tokens) for d in documents), sum(len(d.tokens) for d in short.items)
-    assert before - after == short.truncation.tokens_cut
-
-
-def test_a_pair_loses_the_beginning_of_its_prompt_and_keeps_its_answers() -> None:
-    short = truncate([(document(8, [6, 7]), document(10, [6, 7, 8, 9]))], 6)
-    first, second = short.items[0]
-    assert first.tokens.tolist() == [0, 5, 6, 7] and first.targets.tolist() == [False, False, True, True]
-    assert second.tokens.tolist() == [0, 5, 6, 7, 8, 9], "both lose the same part of the common prompt"
-    assert short.truncation == Truncation(samples_cut=1, samples_dropped=0, tokens_cut=8, targets_cut=0)
-
-
-def test_an_answer_longer_than_the_limit_is_cut_and_a_pair_without_an_answer_dropped() -> None:
-    pairs = [(document(4, [2, 3]), document(9, range(2, 9))), (document(4, []), document(6, [5]))]
-    short = truncate(pairs, 5)
-    assert short.kept == [0] and short.items[0][1].tokens.tolist() == [0, 2, 3, 4, 5]
-    assert short.truncation == Truncation(samples_cut=1, samples_dropped=1, tokens_cut=1 + 4 + 10, targets_cut=3 + 1)
-
-
 def test_refusals() -> None:
     class Slow:
         is_fast = False
@@ -124,5 +82,42 @@ def test_refusals() -> None:
     with pytest.raises(ModelError, match=r"old-model.*offsets") as caught:
         encode_texts(Slow(), ["x"])
     assert caught.value.fix
-    with pytest.raises(ValueError, match="at least 2"):
-        truncate([document(4, [3])], 1)
+
+
+ODD_TOKENIZERS = {
+    "accents taken off": (
+        normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]),
+        pre_tokenizers.Whitespace(),
+    ),
+    "composed": (normalizers.NFKC(), pre_tokenizers.ByteLevel(add_prefix_space=True)),
+    "words replaced": (normalizers.Replace("é", "e!e"), pre_tokenizers.ByteLevel(add_prefix_space=False)),
+    "a piece put before": (normalizers.Prepend("▁"), pre_tokenizers.Metaspace(prepend_scheme="never")),
+    "prefixed, split": (normalizers.Lowercase(), pre_tokenizers.Metaspace(prepend_scheme="always", split=True)),
+}
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+@pytest.mark.parametrize("kind", ODD_TOKENIZERS)
+def test_targets_are_those_of_the_whole_list_of_offsets(kind: str, trimmed: bool) -> None:
+    built = Tokenizer(models.BPE(unk_token="<unk>"))
+    built.normalizer, built.pre_tokenizer = ODD_TOKENIZERS[kind]
+    if trimmed:
+        built.post_processor = processors.ByteLevel(trim_offsets=True)
+    words = ["one two", "é è e\u0301 ﬁ ½", "每日一次 口服", " \u3000 x  y\n\n", "😀 ß", "ÀÉ\u0323\u0301 end"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<unk>", "</s>"], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    built.train_from_iterator(words[:4] * 5, trainer)
+    made = PreTrainedTokenizerFast(tokenizer_object=built, eos_token="</s>", unk_token="<unk>")
+    template, rng = named_template("vicuna", eos="</s>"), random.Random(kind)
+    chats = [
+        [Turn(role, "".join(rng.choices(words, k=3))) for _ in range(n) for role in ("user", "assistant")]  # type: ignore[arg-type]
+        for n in (1, 2, 3) * 10
+    ]
+    for turns, one in zip(chats, encode_chats(made, template, chats), strict=True):
+        rendered = template.render(turns)
+        starts = [start for start, _ in made(rendered.text, return_offsets_mapping=True)["offset_mapping"]]
+        wanted = [any(a <= start < b for a, b in rendered.targets) for start in starts]
+        assert one.targets.tolist() == [False, *wanted[1:]]
+        assert 0 < sum(wanted) < len(wanted)

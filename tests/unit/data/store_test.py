@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,24 @@ def test_documents_come_back(tmp_path, group):
         for (tokens, targets), expected in zip(found, DOCUMENTS, strict=True):
             assert tokens.tolist() == expected.tokens.tolist()
             assert targets.tolist() == expected.targets.tolist()
+
+
+def test_a_store_gives_its_documents_to_be_written_again(tmp_path):
+    valued = [replace(one, value=float(n)) for n, one in enumerate(DOCUMENTS)]
+    again = TokenStore.write(tmp_path / "again", TokenStore.in_memory(valued).encoded(), group=2)
+    assert again.values.tolist() == [0, 1, 2, 3]
+    for made, expected in zip(again.encoded(), DOCUMENTS, strict=True):
+        assert made.tokens.tolist() == expected.tokens.tolist()
+        assert made.targets.tolist() == expected.targets.tolist()
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7])
+def test_parts_join_without_a_seam(tmp_path, count, monkeypatch):
+    monkeypatch.setattr("graftlm.data.store.PART", 3)
+    documents = [document([n, n + 1][: 1 + n % 2], [0, 1][: 1 + n % 2]) for n in range(count)]
+    store = TokenStore.write(tmp_path / "s", documents)
+    assert store.tokens.tolist() == [int(token) for one in documents for token in one.tokens]
+    assert store.offsets.tolist() == np.cumsum([0, *(len(one.tokens) for one in documents)]).tolist()
 
 
 def test_tokens_are_memory_mapped_and_read_only(tmp_path):

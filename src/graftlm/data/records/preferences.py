@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from graftlm.data.records.conversations import Values, first, is_message_list, message_turns, question
@@ -33,7 +34,13 @@ _HH_MARK = re.compile(r"\n\n(Human|Assistant):")
 
 
 def pair_columns(row: Values) -> tuple[str, str] | None:
-    return next((pair for pair in PAIR_COLUMNS if pair[0] in row and pair[1] in row), None)
+    return _pair_among(tuple(row))
+
+
+@lru_cache(maxsize=1024)
+def _pair_among(columns: tuple[str, ...]) -> tuple[str, str] | None:
+    """Asked for every row of every layout; the rows of a file have the same columns."""
+    return next((pair for pair in PAIR_COLUMNS if pair[0] in columns and pair[1] in columns), None)
 
 
 def _pair(row: Values) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from graftlm.core.errors import RecipeError
@@ -136,9 +137,13 @@ def detect(row: Values, kind: Kind | None = None) -> str | None:
     `instruction` column is a text for pre-training and a chat for instruction tuning. Among these the order
     of the table holds, so a row with a thumb down is never taken for a plain conversation.
     """
-    fitting = [schema for schema in _TABLE if schema.matches(row)]
-    giving = [schema for schema in fitting if kind is None or _gives(schema, kind)]
-    return next((schema.name for schema in (*giving, *fitting)), None)
+    return next((schema.name for schema in _by_precedence(kind) if schema.matches(row)), None)
+
+
+@cache
+def _by_precedence(kind: Kind | None) -> tuple[Schema, ...]:
+    """The table; with `kind`, behind those that can give it."""
+    return _TABLE if kind is None else (*(schema for schema in _TABLE if _gives(schema, kind)), *_TABLE)
 
 
 def to_sample(

@@ -105,7 +105,7 @@ def _turn(message: Any, number: int) -> Turn | None:
     name = f"message {number}"
     if not isinstance(message, Mapping):
         raise RowError(f"{name} is not an object but {_kind(message)}")
-    role_name = next((message[key] for key in ROLE_KEYS if key in message), None)
+    role_name = _first_of(message, ROLE_KEYS)
     role = ROLES.get(str(role_name).strip().lower())
     if role is None:
         known = ", ".join(ROLES)
@@ -120,8 +120,17 @@ def _turn(message: Any, number: int) -> Turn | None:
     return Turn(role, content)
 
 
+def _first_of(message: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    for key in keys:
+        if key in message:
+            return message[key]
+    return None
+
+
 def _content(message: Mapping[str, Any], name: str) -> str:
-    content = next((message[key] for key in CONTENT_KEYS if key in message), None)
+    content = _first_of(message, CONTENT_KEYS)
+    if len(message) == 2 and isinstance(content, str):
+        return text_of(content, name)  # role and content alone: most messages of most files
     pieces = [] if content is None else [text_of(content, name)]
     reasoning = next((message[key] for key in _REASONING_KEYS if message.get(key)), None)
     if reasoning:

@@ -6,17 +6,22 @@ Three ways, tried in this order:
    with the answer must both begin the whole text; the answer is what lies between.
 3. Templates that render earlier turns otherwise once later ones exist (they strip the thinking, for instance)
    are searched: each turn's text is looked for behind the end of the turn before it.
+
+All of that takes several renderings a conversation. Where the template allows it, the first two ways are gone once for
+all conversations with the same roles (see graftlm.data.templates.tracing); the result is the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from graftlm.core.errors import ModelError
 from graftlm.data.samples import Turn
 from graftlm.data.templates.rendering import ChatTemplate, Rendered
+from graftlm.data.templates.tracing import FIRST, Shape, TracedTemplate, Untraceable
 
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _SENTINEL = "graft-answer-4711"
@@ -52,15 +57,66 @@ class _TokenizerTemplate(ChatTemplate):
         self._source: str = tokenizer.get_chat_template()
         self._marked = _GENERATION_MARK.search(self._source) is not None
         self._stop: str | None = None
+        self._shapes: dict[tuple[str, ...], Shape | None] = {}
+        self._traced: TracedTemplate | None = None
+        with contextlib.suppress(Untraceable):
+            self._traced = TracedTemplate(self._source, dict(tokenizer.special_tokens_map))
 
     def render(self, turns: Sequence[Turn], *, generation_prompt: bool = False) -> Rendered:
+        if not generation_prompt and self._traced is not None:
+            roles, contents = tuple(turn.role for turn in turns), [turn.content for turn in turns]
+            if roles not in self._shapes:
+                self._shapes[roles] = self._shape(self._traced, roles)
+            shape = self._shapes[roles]
+            if shape is not None and shape.fits(contents):
+                return Rendered(*shape.fill(contents))
+        return self._rendered(turns, generation_prompt)
+
+    def _rendered(self, turns: Sequence[Turn], generation_prompt: bool = False) -> Rendered:
         text = self._text(turns, generation_prompt)
         if not any(turn.role == "assistant" for turn in turns):
             return Rendered(text, ())
         if self._marked:
             return Rendered(text, self._marked_spans(turns, text))
-        spans = self._prefix_spans(turns, text) or self._searched_spans(turns, text)
+        spans = self._prefix_spans(turns, text, self._text) or self._searched_spans(turns, text)
         return Rendered(text, spans)
+
+    def _shape(self, traced: TracedTemplate, roles: tuple[str, ...]) -> Shape | None:
+        """What all conversations with these roles have in common; None where that depends on their contents."""
+        try:
+            shape = self._traced_shape(traced, roles)
+            probe = [Turn(role, f"{_SENTINEL}-{number}") for number, role in enumerate(roles)]  # type: ignore[arg-type]
+            wanted = self._rendered(probe)
+        except (Untraceable, Exception):  # what is wrong with the conversation, if anything, jinja shall say
+            return None
+        contents = [turn.content for turn in probe]
+        alike = shape.fits(contents) and shape.fill(contents) == (wanted.text, wanted.targets)
+        return shape if alike else None
+
+    def _traced_shape(self, traced: TracedTemplate, roles: tuple[str, ...]) -> Shape:
+        asked: set[str] = set()
+
+        def text_of(turns: Sequence[Turn], generation_prompt: bool) -> str:
+            return traced.run([turn.role for turn in turns], asked, generation_prompt=generation_prompt)[0]
+
+        turns = [Turn(role, chr(FIRST + number)) for number, role in enumerate(roles)]  # type: ignore[arg-type]
+        skeleton, marked = traced.run(roles, asked, generation_prompt=False)
+        if "assistant" not in roles:
+            return Shape(skeleton, (), asked)
+        stop = self._stop_marker()
+        if self._marked:
+            spans = self._checked_marks(turns, skeleton, marked)
+            asked.update([stop] if stop else [])
+            # A block that is nothing but the content: whether the stop marker ends it is asked. In any other, what
+            # stands behind the content would have to be looked at, too.
+            blocks = [skeleton[start:end].rstrip() for start, end in marked]
+            sure = all(len(block) == 1 or block.endswith(stop) for block in blocks)
+        else:
+            found = self._prefix_spans(turns, skeleton, text_of)
+            spans, sure = found or (), bool(found)
+        if not sure or not all(skeleton.endswith(stop, 0, end) for _, end in spans):
+            raise Untraceable
+        return Shape(skeleton, spans, asked)
 
     def _text(self, turns: Sequence[Turn], generation_prompt: bool) -> str:
         try:
@@ -82,11 +138,16 @@ class _TokenizerTemplate(ChatTemplate):
         rendered, spans = result
         if not text.startswith(rendered[0]):
             raise ModelError("the template's generation marks do not fit its text", where=self.name, fix=_FIX)
+        return self._checked_marks(turns, text, spans[0])
+
+    def _checked_marks(
+        self, turns: Sequence[Turn], text: str, spans: Sequence[tuple[int, int]]
+    ) -> tuple[tuple[int, int], ...]:
         answers = sum(turn.role == "assistant" for turn in turns)
-        if len(spans[0]) != answers:
-            reason = f"the template marks {len(spans[0])} of {answers} answers for generation"
+        if len(spans) != answers:
+            reason = f"the template marks {len(spans)} of {answers} answers for generation"
             raise ModelError(reason, where=self.name, fix=_FIX)
-        return tuple(self._with_stop(text, start, end) for start, end in spans[0])
+        return tuple(self._with_stop(text, start, end) for start, end in spans)
 
     def _with_stop(self, text: str, start: int, end: int) -> tuple[int, int]:
         """Marks that leave the stop marker outside would train a model that never stops: take it in."""
@@ -103,14 +164,16 @@ class _TokenizerTemplate(ChatTemplate):
             self._stop = probe.rpartition(_SENTINEL)[2].rstrip()
         return self._stop
 
-    def _prefix_spans(self, turns: Sequence[Turn], text: str) -> tuple[tuple[int, int], ...] | None:
+    def _prefix_spans(
+        self, turns: Sequence[Turn], text: str, text_of: Callable[[Sequence[Turn], bool], str]
+    ) -> tuple[tuple[int, int], ...] | None:
         spans: list[tuple[int, int]] = []
         for number, turn in enumerate(turns):
             if turn.role != "assistant":
                 continue
             try:
-                before = self._text(turns[:number], True)
-                after = self._text(turns[: number + 1], False)
+                before = text_of(turns[:number], True)
+                after = text if number + 1 == len(turns) else text_of(turns[: number + 1], False)
             except ModelError:
                 return None  # some templates refuse a conversation that stops early; searching may still work
             stop = self._stop_marker()

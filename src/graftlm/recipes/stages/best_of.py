@@ -22,11 +22,12 @@ from graftlm.core.console import say
 from graftlm.core.errors import DataError
 from graftlm.core.files import read_json, write_json, write_text
 from graftlm.core.receipts import Receipt
-from graftlm.data.encode import encode_chats, truncate
+from graftlm.data.encode import encode_chats
 from graftlm.data.mixing import hash_seed, mix
 from graftlm.data.packing import PackingPlan, pack
 from graftlm.data.samples import Chat, Origin, Prompt, Turn
 from graftlm.data.store import TokenStore
+from graftlm.data.truncation import truncate
 from graftlm.evaluation.language_model import LanguageModel, language_model
 from graftlm.models.trunk import causal_lm
 from graftlm.objectives.causal_lm import CausalLM
