@@ -1,0 +1,99 @@
+"""The rows of a step for one process: its share, built and pinned while the step before runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from types import TracebackType
+
+from graftlm.data.packing import PackedBatch, PackingPlan
+from graftlm.training.background import Background
+from graftlm.training.distributed import World
+from graftlm.training.feed import Feed
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """One process's rows, and sums over the rows of all processes.
+
+    Attributes:
+        rows: in host memory, pinned where a GPU reads them.
+        counted: how many of them count; the rest keeps step with processes that have one row more.
+        units: what the step's loss is divided by.
+        tokens, padding, targets: for the meter.
+    """
+
+    rows: list[PackedBatch]
+    counted: int
+    units: int
+    tokens: int
+    padding: int
+    targets: int
+
+
+class RowsAhead:
+    """Hands out the rows of one step after the other.
+
+    The rows of a packing plan are known before the run: while a step runs, a thread builds those of the next, adds
+    up the counts of all processes and pins the memory, so that the loop waits for none of it. Rollouts depend on the
+    weights of the moment and are built when they are asked for.
+
+    Args:
+        units: units of a row.
+        pad: fill rows to one shape.
+        pin: page-lock them for a GPU.
+    """
+
+    def __init__(
+        self, feed: Feed, world: World, units: Callable[[PackedBatch], int], *, pad: bool, pin: bool
+    ) -> None:
+        self._feed, self._world, self._units, self._pad, self._pin = feed, world, units, pad, pin
+        self._background, self._next = Background(), -1
+
+    def __enter__(self) -> RowsAhead:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._background.abandon(patience=10.0 if error is None else 0.0)
+
+    def take(self, step: int) -> StepRows:
+        """Raises what the feed raises, StopTraining among it."""
+        ready = self._background.busy and self._next == step
+        found: StepRows = self._background.result() if ready else self._build(step)
+        self._next = step + 1
+        if isinstance(self._feed, PackingPlan) and self._next < self._feed.steps:
+            self._background.start(partial(self._build, self._next))
+        return found
+
+    def _build(self, step: int) -> StepRows:
+        rows, counted = self._my_rows(step)
+        real = rows[:counted]
+        counts = (
+            sum(self._units(row) for row in real),
+            sum(len(row.tokens) for row in real),
+            sum(row.padding for row in real),
+            sum(row.target_count for row in real),
+        )
+        totals = self._world.total(counts, self._world.rows)
+        return StepRows([pinned(row) for row in rows] if self._pin else rows, counted, *(int(n) for n in totals))
+
+    def _my_rows(self, step: int) -> tuple[list[PackedBatch], int]:
+        if self._world.size == 1:
+            rows = self._feed.batches(step, pad=self._pad)
+            return rows, len(rows)
+        plan = self._feed
+        assert isinstance(plan, PackingPlan)
+        numbers, counted = self._world.share(plan.step_rows(step))
+        return [plan.row(number, pad_to=plan.row_tokens if self._pad else None) for number in numbers], counted
+
+
+def pinned(row: PackedBatch) -> PackedBatch:
+    """The row in page-locked memory: copies to the GPU then need not wait (`PackedBatch.to` finds it pinned)."""
+    return replace(
+        row,
+        tokens=row.tokens.pin_memory(),
+        targets=row.targets.pin_memory(),
+        boundaries=row.boundaries.pin_memory(),
+        value=row.value.pin_memory(),
+    )
