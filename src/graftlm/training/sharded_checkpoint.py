@@ -42,6 +42,7 @@ def write_shards(path: Path, state: dict[str, Any], world: World) -> None:
             torch.save(_marked(state) | {"random": None}, folder / RUN)
         spread = {_key(place): value for place, value in _leaves(state) if isinstance(value, DTensor)}
         dcp.save(spread, checkpoint_id=folder, process_group=world.writer)
+    dist.barrier(group=world.writer)  # only now it has its name
 
 
 def is_sharded(path: Path) -> bool:
