@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -44,12 +45,20 @@ def root(version: Annotated[bool, typer.Option("--version", help="print the vers
 
 
 @app.command()
-def run(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    gpus: Annotated[int, typer.Option(min=1, help="train on so many GPUs of this machine; without any: processes")] = 1,
+) -> None:
     """Run a recipe: check, train its stages, evaluate after each, write the report. Run again to go on."""
+    from graftlm.recipes.launching import run_on
     from graftlm.recipes.loading import load_recipe
     from graftlm.recipes.pipeline import run_recipe
 
-    run_recipe(load_recipe(recipe, overrides))
+    if gpus > 1:
+        run_on(recipe, overrides or [], gpus)
+    else:
+        run_recipe(load_recipe(recipe, overrides))
 
 
 @app.command()
@@ -146,6 +155,9 @@ def world(
 
 def main() -> None:
     """Entry point: user errors are printed with their fix and end with exit code 2, never a traceback."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        main_of_many()
+        return
     try:
         code = app(standalone_mode=False)
     except GraftError as error:
@@ -166,6 +178,18 @@ def main() -> None:
         show()
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)  # click hands back the code of a typer.Exit
+
+
+def main_of_many() -> None:
+    """The same for one of several processes: whatever goes wrong is left to the launcher, which says it once."""
+    from graftlm.training.launch import end_process
+
+    try:
+        app(standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        os._exit(130)
+    except Exception as error:
+        end_process(error, 2)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from graftlm.models.adapters import make_trainable, parameter_counts
 from graftlm.models.loading import load_config, load_tokenizer
 from graftlm.recipes.check_blocks import COMPARED, check_block, check_leaks, example, first_samples
 from graftlm.recipes.findings import CheckResult, print_check
+from graftlm.recipes.launching import sharding_of
 from graftlm.recipes.loading import load_recipe
 from graftlm.recipes.schema import Recipe
 from graftlm.recipes.sources import read_prompts
@@ -39,6 +40,7 @@ from graftlm.recipes.stages.context import FALLBACK_TEMPLATE, choose_bf16, choos
 from graftlm.recipes.stages.rewards import rule_reward
 from graftlm.recipes.stages.tuning import stage_memory, tokens_for_epochs
 from graftlm.recipes.tokenise import Form, TokenisedBlock, form_of, token_share, tokenise
+from graftlm.training.distributed import processes
 from graftlm.training.epochs import HEURISTIC
 from graftlm.training.memory import GIB, available_memory
 
@@ -196,9 +198,9 @@ def _check_stage(
 def _memory(recipe: Recipe, stage: GradientStage, base: str) -> tuple[int, int]:
     """(predicted peak, memory there is) in bytes."""
     device = choose_device(recipe)
-    bf16 = choose_bf16(recipe, device)
+    bf16, shards = choose_bf16(recipe, device), sharding_of(recipe.parallel).shape(processes())[1]
     parameters, trained = _parameter_estimate(base, stage)
-    needed = stage_memory(stage, load_config(base), parameters, trained, device=device, bf16=bf16)
+    needed = stage_memory(stage, load_config(base), parameters, trained, device=device, bf16=bf16, shards=shards)
     return needed, available_memory(device)
 
 

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 
 class Background:
     """Starts a job and hands its result, or its error, to whoever asks.
@@ -26,7 +28,8 @@ class Background:
 
     def start(self, job: Callable[[], Any]) -> None:
         assert self._thread is None, "the last job's result was not taken"
-        self._thread = threading.Thread(target=self._run, args=(job,), daemon=True)
+        gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+        self._thread = threading.Thread(target=self._run, args=(job, gpu), daemon=True)
         self._thread.start()
 
     def result(self) -> Any:
@@ -45,8 +48,10 @@ class Background:
             self._thread.join(patience)
         self._thread = self._value = self._error = None
 
-    def _run(self, job: Callable[[], Any]) -> None:
+    def _run(self, job: Callable[[], Any], gpu: int | None) -> None:
         try:
+            if gpu is not None:  # a new thread is on GPU 0, and pinning memory there takes 500 MB of it
+                torch.cuda.set_device(gpu)
             self._value = job()
         except BaseException as error:
             self._error = error

@@ -49,7 +49,9 @@ class Sharding:
     reduce: Literal["step", "row"] = "step"
 
     def shape(self, processes: int) -> tuple[int, int]:
-        """(replicate, shard); raises TrainingError when they do not make up the processes."""
+        """(replicate, shard); raises TrainingError when they do not make up the processes. One has nothing to share."""
+        if processes == 1:
+            return 1, 1
         shard = self.shard or processes // self.replicate
         if shard * self.replicate != processes:
             raise TrainingError(
@@ -81,6 +83,15 @@ class World:
     @property
     def first(self) -> bool:
         return self.rank == 0
+
+    @property
+    def copies(self) -> int:
+        return self.sharding.shape(self.size)[0]
+
+    @property
+    def shards(self) -> int:
+        """Processes that share one copy of the weights."""
+        return self.sharding.shape(self.size)[1]
 
     def share(self, numbers: Sequence[int]) -> tuple[list[int], int]:
         """(this process's numbers, how many of them count): rank, rank + size, …
@@ -114,6 +125,16 @@ class World:
             dist.barrier(group=self.main)
 
     @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The processes of a machine run the block one after the other: host memory holds one whole model at a time."""
+        mine, turns = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        for _ in range(mine if self.size > 1 else 0):
+            self.wait()
+        yield
+        for _ in range(turns - mine if self.size > 1 else 0):
+            self.wait()
+
+    @contextmanager
     def first_goes_first(self) -> Iterator[None]:
         """The first process runs the block alone, then the others: they find on disk what it made."""
         if not self.first:
@@ -126,9 +147,9 @@ class World:
 ALONE = World()
 
 
-def launched() -> bool:
-    """Whether torchrun, or `graft run --gpus`, started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+def processes() -> int:
+    """How many processes torchrun, or `graft run --gpus`, started for this run; 1 without them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
@@ -141,10 +162,10 @@ def join_world(device: str, sharding: Sharding) -> Iterator[World]:
     Raises:
         TrainingError: the machine has fewer GPUs than processes, or `sharding` does not make up their number.
     """
-    if not launched():
+    local, size = int(os.environ.get("LOCAL_RANK", "0")), processes()
+    if size == 1:
         yield ALONE
         return
-    local, size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ["WORLD_SIZE"])
     shape = sharding.shape(size)
     if device == "cuda":
         if local >= torch.cuda.device_count():

@@ -21,18 +21,21 @@ from graftlm.core.files import write_json
 LAUNCHED_BY_GRAFT = "GRAFT_LAUNCHED"
 
 
+def require_gpus(number: int) -> None:
+    """Raises RecipeError when this machine has fewer GPUs."""
+    found = torch.cuda.device_count()
+    if number > found:
+        raise RecipeError(
+            f"{number} GPUs were asked for, this machine has {found}", where="--gpus", fix=f"--gpus {found}"
+        )
+
+
 def launch(command: list[str], processes: int) -> None:
     """Run a command as so many processes and wait; the environment tells each its rank, as torchrun does.
 
     Raises:
-        RecipeError: more processes than GPUs.
         GraftError: of the process that failed first.
     """
-    gpus = torch.cuda.device_count()
-    if gpus and processes > gpus:
-        raise RecipeError(
-            f"{processes} GPUs were asked for, this machine has {gpus}", where="--gpus", fix=f"--gpus {gpus}"
-        )
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     os.environ.setdefault("OMP_NUM_THREADS", threads)  # else each process takes all cores
     os.environ[LAUNCHED_BY_GRAFT] = "1"

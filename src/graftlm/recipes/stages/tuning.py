@@ -34,6 +34,7 @@ from graftlm.recipes.stage_settings import (
 )
 from graftlm.recipes.stages.context import StageContext, now
 from graftlm.recipes.tokenise import token_share
+from graftlm.training.distributed import gather_weights, shard_model
 from graftlm.training.epochs import HEURISTIC, epochs_for
 from graftlm.training.feed import Feed
 from graftlm.training.memory import GIB, available_memory, peak_memory, plan_memory, reset_peak
@@ -56,13 +57,14 @@ class Loaded:
     began: float = field(default_factory=time.perf_counter)
     started: str = field(default_factory=now)
     notes: list[str] = field(default_factory=list)
+    rebuild: Callable[[torch.device], torch.nn.Module] | None = None  # the model as it was loaded, once more
 
 
 def train(stage: StageContext, make_objective: MakeObjective) -> Receipt:
     """Run a language-model stage on given data; it goes on from its last checkpoint when it was killed."""
     loaded = load_trainable(stage)
     trainer, mixture = fit(stage, loaded, make_objective)
-    save_language_model(stage, loaded.model)
+    save_language_model(stage, whole_model(stage, loaded))
     return write_receipt(stage, loaded, trainer, mixture)
 
 
@@ -74,24 +76,30 @@ def load_trainable(
     Args:
         load: place, number format and device → model; a causal language model by default.
     """
-    settings = stage.settings
+    settings, world = stage.settings, stage.world
     reset_peak(stage.device)
+    load = load or (lambda where, dtype, device: load_model(where, dtype=dtype, device=device))
     frozen = torch.bfloat16 if stage.bf16 and settings.method == "lora" else torch.float32
-    model: torch.nn.Module = (
-        load(stage.start.where, frozen, stage.device)
-        if load
-        else load_model(stage.start.where, dtype=frozen, device=stage.device)
-    )
-    notes = [] if causal_lm(model).graft_packs else [PADDED]
-    lora = settings.lora
-    torch.manual_seed(stage.recipe.seed)  # a new adapter's matrices are random
-    model = make_trainable(
-        model, settings.method, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets
-    )
-    if settings.recompute:
-        recompute_activations(model)
-    parameters = parameter_counts(model)
-    loaded = Loaded(model, parameters, predict_memory(stage, causal_lm(model).config, parameters), notes=notes)
+
+    def build(device: torch.device) -> torch.nn.Module:
+        model = load(stage.start.where, frozen, device)
+        lora = settings.lora
+        torch.manual_seed(stage.recipe.seed)  # a new adapter's matrices are random
+        return make_trainable(
+            model, settings.method, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets
+        )
+
+    with world.in_turn():
+        model = build(torch.device("cpu") if world.size > 1 else stage.device)
+        notes = [] if causal_lm(model).graft_packs else [PADDED]
+        if settings.recompute:
+            recompute_activations(model)
+        parameters = parameter_counts(model)
+        config = causal_lm(model).config
+        shard_model(model, world, bf16=stage.bf16)
+    if world.size > 1:
+        notes.append(f"{world.size} processes: {world.copies} copies of the weights over {world.shards} processes each")
+    loaded = Loaded(model, parameters, predict_memory(stage, config, parameters), notes=notes, rebuild=build)
     for note in notes:
         say(f"  {note}")
     return loaded
@@ -164,11 +172,34 @@ def make_trainer(
         folder=stage.folder / "checkpoints" / part,
         key=stage.key,
         title=f"{stage.name} {part}".rstrip(),
+        world=stage.world,
     )
 
 
-def save_language_model(stage: StageContext, model: torch.nn.Module) -> None:
-    """The adapter by itself, if there is one, and the whole model."""
+def whole_model(stage: StageContext, loaded: Loaded) -> torch.nn.Module | None:
+    """The trained model in one piece; of several processes the first one's, in host memory, None in the others.
+
+    What was trained is gathered tensor by tensor and put into the start model, loaded once more: no GPU ever holds
+    all of it.
+    """
+    if stage.world.size == 1:
+        return loaded.model
+    assert loaded.rebuild is not None
+    trained = {name: p.detach() for name, p in loaded.model.named_parameters() if p.requires_grad}
+    weights = gather_weights(trained, stage.world)
+    if not stage.world.first:
+        return None
+    model = loaded.rebuild(torch.device("cpu"))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data = weights.pop(name)
+    return model
+
+
+def save_language_model(stage: StageContext, model: torch.nn.Module | None) -> None:
+    """The adapter by itself, if there is one, and the whole model; nothing where another process has the model."""
+    if model is None:
+        return
     with atomic_folder(stage.model_folder) as folder:
         if stage.settings.method == "lora":
             save_adapter(model, str(folder / "adapter"))
@@ -199,7 +230,9 @@ def write_receipt(stage: StageContext, loaded: Loaded, trainer: Trainer, mixture
         targets=trainer.meter.target,
         stopped=record.stopped,
         speed=trainer.meter.speed(
-            matmul_parameters=loaded.parameters["matmul"], lora=settings.method == "lora", device=stage.device
+            matmul_parameters=loaded.parameters["matmul"] // stage.world.size,  # utilisation is that of one GPU
+            lora=settings.method == "lora",
+            device=stage.device,
         ),
         memory=Memory(
             predicted_gib=loaded.predicted_bytes / GIB,
@@ -277,7 +310,8 @@ def block_shares(settings: GradientStage, mixture: Mixture) -> dict[str, BlockSh
 def predict_memory(stage: StageContext, config: PretrainedConfig, parameters: dict[str, int]) -> int:
     """Predicted peak in bytes, said beside what there is."""
     counts = (parameters["all"], parameters["trained"])
-    needed = stage_memory(stage.settings, config, *counts, device=stage.device, bf16=stage.bf16)
+    shards = stage.world.shards
+    needed = stage_memory(stage.settings, config, *counts, device=stage.device, bf16=stage.bf16, shards=shards)
     say(f"  memory: needs about {needed / GIB:.2f} of {available_memory(stage.device) / GIB:.0f} GiB")
     return needed
 
@@ -290,8 +324,9 @@ def stage_memory(
     *,
     device: torch.device,
     bf16: bool,
+    shards: int = 1,
 ) -> int:
-    """Predicted peak of a stage in bytes.
+    """Predicted peak of a stage in bytes, of one of `shards` processes that share the weights.
 
     A policy that is trained in full keeps a copy of what it was; a reward model is taken to be as large as the policy.
     The keys and values of answers being written are left out.
@@ -309,4 +344,5 @@ def stage_memory(
     )
     copy = 4 * parameters if isinstance(settings, PolicyStage) and settings.method == "full" else 0
     judges = held * parameters * len(reward_models(settings)) if isinstance(settings, PolicyStage | BestOfStage) else 0
-    return plan.total + copy + judges
+    spread = (plan.weights + plan.gradients + plan.optimizer) * (shards - 1) // shards
+    return plan.total - spread + copy + judges
