@@ -6,13 +6,13 @@ A case is a plain dict, so that it can cross to other processes as JSON.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.device_mesh import init_device_mesh
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from graftlm.core.errors import TrainingError
@@ -70,8 +70,10 @@ def make_model(case: dict[str, Any]) -> torch.nn.Module:
 
 
 def run_case(case: dict[str, Any], world: World = ALONE) -> dict[str, Any]:
-    """Train as the case says; losses, held-out losses and the weights at the end."""
-    model = shard_model(make_model(case), world, bf16=case.get("bf16", False))
+    """Train as the case says; what happened, and the weights at the end."""
+    device = torch.device("cuda", world.rank) if case.get("cuda") else torch.device("cpu")
+    model = make_model(case)
+    model = shard_model(model, world, bf16=case.get("bf16", False)) if world.size > 1 else model.to(device)
     settings = TrainingSettings(
         learning_rate=1e-2,
         warmup=0.1,
@@ -92,8 +94,9 @@ def run_case(case: dict[str, Any], world: World = ALONE) -> dict[str, Any]:
         key="k",
         world=world,
     )
+    write = checkpoint_writer.write_shards
     if "broken_disk" in case:
-        checkpoint_writer.write_shards = _no_space  # type: ignore[assignment]
+        checkpoint_writer.write_shards = _no_space
 
     def on_step(step: int) -> None:
         if step == case.get("stop_at"):
@@ -106,6 +109,7 @@ def run_case(case: dict[str, Any], world: World = ALONE) -> dict[str, Any]:
         pass
     except TrainingError as found:
         error = str(found)
+    checkpoint_writer.write_shards = write
     weights = gather_weights(trainer.trained, world)
     return {
         "record": asdict(trainer.record),
@@ -119,29 +123,28 @@ def _no_space(*_: Any) -> None:
     raise OSError("No space left on device")
 
 
-def main() -> None:
-    cases: dict[str, dict[str, Any]] = json.loads(Path(sys.argv[1]).read_text())
-    torch.set_num_threads(1)
+def main(cases: dict[str, dict[str, Any]], folder: Path, joined: World) -> None:
+    """Run every case over all processes; the first one writes the results."""
     for name, case in cases.items():
-        if os.environ["RANK"] == str(case.get("dies")):
+        if case.get("dies") == joined.rank:
             raise TrainingError("this one fails", where="a place", fix="a way out")
-        shard = Sharding(**case.get("sharding", {}))
-        world = World(**vars(GROUPS) | {"sharding": shard, "mesh": mesh_of(shard)})
-        result = run_case(case, world)
-        if world.first:
-            torch.save(result, Path(sys.argv[2]) / f"{name}.pt")
-        world.wait()
-
-
-def mesh_of(sharding: Sharding) -> Any:
-    from torch.distributed.device_mesh import init_device_mesh
-
-    return init_device_mesh("cpu", sharding.shape(GROUPS.size), mesh_dim_names=("replicate", "shard"))
+        sharding = Sharding(**case.get("sharding", {}))
+        assert joined.mesh is not None
+        mesh = init_device_mesh(
+            joined.mesh.device_type, sharding.shape(joined.size), mesh_dim_names=("replicate", "shard")
+        )
+        result = run_case(case, replace(joined, sharding=sharding, mesh=mesh))
+        if joined.first:
+            torch.save(result, folder / f"{name}.pt")
+        joined.wait()
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     try:
-        with join_world("cpu", Sharding()) as GROUPS:
-            main()
+        given = json.loads(Path(sys.argv[1]).read_text())
+        kind = "cuda" if any(case.get("cuda") for case in given.values()) else "cpu"
+        with join_world(kind, Sharding()) as everyone:
+            main(given, Path(sys.argv[1]).parent, everyone)
     except Exception as failure:
         end_process(failure, 2)

@@ -75,8 +75,8 @@ def run_recipe(recipe: Recipe) -> Path:
     with join_world(choose_device(recipe).type, sharding) as world, told_by(world, folder), offline(recipe.offline):
         device = own_device(recipe, world)
         precision = "bf16" if choose_bf16(recipe, device) else "fp32"
-        many = f" · {world.size} processes" if world.size > 1 else ""
-        say(f"[bold]{recipe.name}[/bold] · {escape(str(folder))} · {device.type} · {precision} · seed {recipe.seed}{many}")
+        hardware = f"{world.size} × {device.type}" if world.size > 1 else device.type
+        say(f"[bold]{recipe.name}[/bold] · {escape(str(folder))} · {hardware} · {precision} · seed {recipe.seed}")
         if world.size > 1:
             refuse_unshared(recipe)
         with world.first_goes_first():
@@ -107,7 +107,9 @@ def told_by(world: World, folder: Path) -> Iterator[None]:
 
 def own_device(recipe: Recipe, world: World) -> torch.device:
     device = choose_device(recipe)
-    return torch.device(device.type, torch.cuda.current_device()) if device.type == "cuda" and world.size > 1 else device
+    if device.type == "cpu" or world.size == 1:
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def check_before(recipe: Recipe, base: Grown, folder: Path) -> None:

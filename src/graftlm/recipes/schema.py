@@ -67,12 +67,14 @@ class NewBase(Part):
 class ParallelSettings(Part):
     """How several processes, one a GPU, share the weights; a run in one process does not look at it."""
 
-    shard: int | Literal["all"] = Field("all", description="processes that share one copy of the weights")
-    replicate: int = Field(1, gt=0, description="copies of the weights; shard × replicate is the number of processes")
+    shard: int | Literal["all"] = Field(default="all", description="processes that share one copy of the weights")
+    replicate: int = Field(default=1, gt=0, description="copies; shard × replicate is the number of processes")
     regather: bool = Field(
-        True, description="gather a layer again for its backward pass: less memory, half as much traffic again"
+        default=True, description="gather a layer again for its backward pass: less memory, half as much traffic again"
     )
-    reduce: Literal["step", "row"] = Field("step", description="sum gradients over the processes once a step or a row")
+    reduce: Literal["step", "row"] = Field(
+        default="step", description="sum gradients over the processes once a step, or after each row"
+    )
 
     @field_validator("shard")
     @classmethod

@@ -72,7 +72,7 @@ class CheckpointWriter:
 
 
 def write_state(folder: Path, step: int, state: dict[str, Any], keep: int, world: World) -> None:
-    """Write the checkpoint after `step` steps in one file, or with many processes in one each; delete all but `keep`."""
+    """Write the checkpoint after `step` steps, many processes one file each; delete all but the newest `keep`."""
     if world.size == 1:
         save_checkpoint(folder, step, state, keep)
         return

@@ -45,9 +45,7 @@ class RowsAhead:
         pin: page-lock them for a GPU.
     """
 
-    def __init__(
-        self, feed: Feed, world: World, units: Callable[[PackedBatch], int], *, pad: bool, pin: bool
-    ) -> None:
+    def __init__(self, feed: Feed, world: World, units: Callable[[PackedBatch], int], *, pad: bool, pin: bool) -> None:
         self._feed, self._world, self._units, self._pad, self._pin = feed, world, units, pad, pin
         self._background, self._next = Background(), -1
 

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,55 +39,11 @@ from graftlm.training.meter import Meter
 from graftlm.training.objective import Loss, Objective
 from graftlm.training.optimizer import adamw, cosine_schedule
 from graftlm.training.rows import RowsAhead, StepRows
+from graftlm.training.settings import TrainingRecord, TrainingSettings
 from graftlm.training.snapshot import read_state, seed_process, take_up_random
 
 LOOK_AT_CLOCK = 10
 """Steps between looks at the clock of several processes: they have to agree that a checkpoint is due."""
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train.
-
-    Attributes:
-        evaluate_every: steps between held-out losses; 0: only at the end.
-        save_every, save_seconds: steps or seconds between checkpoints; 0: none by this clock.
-        patience: stop after this many held-out losses without a new best, and go back to the best; 0: never.
-        pad_rows: fill every row to the plan's `row_tokens`, so that all have one shape.
-    """
-
-    learning_rate: float
-    weight_decay: float = 0.1
-    warmup: float = 0.03
-    clip: float = 1.0
-    bf16: bool = False
-    seed: int = 0
-    log_every: int = 10
-    evaluate_every: int = 0
-    patience: int = 0
-    save_every: int = 0
-    save_seconds: float = 0.0
-    keep: int = 2
-    pad_rows: bool = False
-
-
-@dataclass
-class TrainingRecord:
-    """What happened, in plain numbers; part of every checkpoint.
-
-    Attributes:
-        steps: optimizer steps taken.
-        stopped: why training ended.
-        best_step: the step of the best held-out loss, whose weights are restored; None without `patience`.
-        resumed_from: the steps at which killed runs were taken up again.
-    """
-
-    losses: list[dict[str, float]] = field(default_factory=list)
-    held_out: list[dict[str, float]] = field(default_factory=list)
-    steps: int = 0
-    stopped: str = ""
-    best_step: int | None = None
-    resumed_from: list[int] = field(default_factory=list)
 
 
 class Trainer:
@@ -127,9 +83,7 @@ class Trainer:
         self.held_out = held_out if held_out is not None and held_out.rows else None
         self.folder, self.key, self.title = folder, key, title
         self.device = next(model.parameters()).device
-        self.optimizer = adamw(
-            model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self.optimizer = adamw(model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.record = TrainingRecord()
         self.meter = Meter()
@@ -295,7 +249,7 @@ class Trainer:
         if self.folder is None or step == self.feed.steps:
             return False
         by_steps = self.settings.save_every > 0 and step % self.settings.save_every == 0
-        if not self.settings.save_seconds or self.world.size > 1 and step % LOOK_AT_CLOCK:
+        if not self.settings.save_seconds or (self.world.size > 1 and step % LOOK_AT_CLOCK):
             return by_steps
         return by_steps or self.world.agreed(time.monotonic() - self._saved_at >= self.settings.save_seconds)
 
