@@ -142,6 +142,14 @@ def generate(
 
 
 @app.command()
+def deepspeed(file: Annotated[Path, typer.Argument(help="DeepSpeed's JSON file")]) -> None:
+    """Say what each key of a DeepSpeed configuration becomes in a recipe; use it with `parallel: {deepspeed: FILE}`."""
+    from graftlm.recipes.compat.deepspeed import show_deepspeed
+
+    show_deepspeed(file)
+
+
+@app.command()
 def world(
     name: Annotated[str, typer.Argument(help="general or clinic")],
     part: Annotated[str | None, typer.Argument(help="documents, exam …; leave out to list them")] = None,

@@ -68,13 +68,14 @@ class ParallelSettings(Part):
     """How several processes, one a GPU, share the weights; a run in one process does not look at it."""
 
     shard: int | Literal["all"] = Field(default="all", description="processes that share one copy of the weights")
-    replicate: int = Field(default=1, gt=0, description="copies; shard × replicate is the number of processes")
+    replicate: int | None = Field(default=None, gt=0, description="copies of the weights; as many as `shard` leaves")
     regather: bool = Field(
         default=True, description="gather a layer again for its backward pass: less memory, half as much traffic again"
     )
     reduce: Literal["step", "row"] = Field(
         default="step", description="sum gradients over the processes once a step, or after each row"
     )
+    deepspeed: str | None = Field(default=None, description="a DeepSpeed JSON file to take settings from")
 
     @field_validator("shard")
     @classmethod

@@ -37,14 +37,14 @@ class Sharding:
 
     Attributes:
         shard: processes that share one copy of the weights; None: all that `replicate` leaves.
-        replicate: copies.
+        replicate: copies; None: as many as `shard` leaves, one when that is None, too.
         regather: gather a layer again for its backward pass (ZeRO-3); else it stays from forward to backward (ZeRO-2).
         reduce: gradients are summed over the processes once a `step`, or after each `row`: more traffic, but never a
             whole gradient on one GPU.
     """
 
     shard: int | None = None
-    replicate: int = 1
+    replicate: int | None = None
     regather: bool = True
     reduce: Literal["step", "row"] = "step"
 
@@ -52,14 +52,15 @@ class Sharding:
         """(replicate, shard); raises TrainingError when they do not make up the processes. One has nothing to share."""
         if processes == 1:
             return 1, 1
-        shard = self.shard or processes // self.replicate
-        if shard * self.replicate != processes:
+        replicate = self.replicate or (processes // self.shard if self.shard else 1)
+        shard = self.shard or processes // replicate
+        if shard * replicate != processes:
             raise TrainingError(
-                f"shard {self.shard or 'all'} × replicate {self.replicate} does not make {processes} processes",
+                f"shard {self.shard or 'all'} × replicate {replicate} does not make {processes} processes",
                 where="parallel",
-                fix=f"choose two numbers whose product is {processes}, or leave `shard: all` and a divisor of it",
+                fix=f"choose two numbers whose product is {processes}, or set one that divides it",
             )
-        return self.replicate, shard
+        return replicate, shard
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def shard_model(model: torch.nn.Module, world: World, *, bf16: bool) -> torch.nn
     """
     if world.mesh is None:
         return model
-    mesh = world.mesh if world.sharding.replicate > 1 else world.mesh["shard"]
+    mesh = world.mesh if world.copies > 1 else world.mesh["shard"]
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )

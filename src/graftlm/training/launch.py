@@ -62,17 +62,20 @@ def launch(command: list[str], processes: int) -> None:
 def first_error(failed: ChildFailedError) -> GraftError:
     """The error that explains the failure: others fail only because that process is gone."""
 
-    def order(rank: int) -> tuple[bool, float]:
-        data = failed.failures[rank].error_file_data
-        return not data.get("explained", False), float(data.get("time", failed.failures[rank].timestamp))
+    def order(rank: int) -> tuple[int, float]:
+        failure = failed.failures[rank]
+        data = failure.error_file_data
+        kind = 0 if data.get("explained") else 1 if failure.exitcode < 0 else 2
+        return kind, float(data.get("time", failure.timestamp))
 
     rank = min(failed.failures, key=order)
     failure = failed.failures[rank]
-    text, where = failure.error_file_data.get("message"), f"process {rank}"
-    if not isinstance(text, str) or not text:
+    where = f"process {rank}"
+    if "explained" not in failure.error_file_data:
         ended = f"signal {-failure.exitcode}" if failure.exitcode < 0 else f"exit code {failure.exitcode}"
         fix = "was there enough memory? Run the same command again to go on"
         return GraftError(f"it ended with {ended} and left no word", where=where, fix=fix)
+    text = str(failure.error_file_data["message"])
     reason, _, fix = text.partition("\n  fix: ")
     return GraftError(reason, where=where, fix=fix or None)
 
