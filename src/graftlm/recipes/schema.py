@@ -70,7 +70,7 @@ class ParallelSettings(Part):
     shard: int | Literal["all"] = Field(default="all", description="processes that share one copy of the weights")
     replicate: int | None = Field(default=None, gt=0, description="copies of the weights; as many as `shard` leaves")
     regather: bool = Field(
-        default=True, description="gather a layer again for its backward pass: less memory, half as much traffic again"
+        default=True, description="gather a layer again for its backward pass: less memory, a third more traffic"
     )
     reduce: Literal["step", "row"] = Field(
         default="step", description="sum gradients over the processes once a step, or after each row"
