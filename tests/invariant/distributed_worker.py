@@ -133,7 +133,8 @@ def main(cases: dict[str, dict[str, Any]], folder: Path, joined: World) -> None:
         mesh = init_device_mesh(
             joined.mesh.device_type, sharding.shape(joined.size), mesh_dim_names=("replicate", "shard")
         )
-        result = run_case(case, replace(joined, sharding=sharding, mesh=mesh))
+        host = init_device_mesh("cpu", sharding.shape(joined.size), mesh_dim_names=("replicate", "shard"))
+        result = run_case(case, replace(joined, sharding=sharding, mesh=mesh, host_mesh=host))
         if joined.first:
             torch.save(result, folder / f"{name}.pt")
         joined.wait()

@@ -42,8 +42,8 @@ class Background:
             raise error
         return value
 
-    def abandon(self, patience: float) -> None:
-        """Wait at most so many seconds, and forget the job, its value and its error."""
+    def abandon(self, patience: float | None) -> None:
+        """Wait at most so many seconds (None: for as long as it takes), and forget the job, its value and its error."""
         if self._thread is not None:
             self._thread.join(patience)
         self._thread = self._value = self._error = None

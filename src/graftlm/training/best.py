@@ -29,7 +29,7 @@ class BestWeights:
         No checkpoint may be under way: the processes talk about both over the same group.
         """
         state = {"step": step, "weights": weights, "random": None}
-        write_state(self.folder, step, HostCopy()(state), keep=0, world=self._world)
+        write_state(self.folder, step, HostCopy(self._world)(state), keep=0, world=self._world)
         self.prune(checkpoint_steps)
 
     def prune(self, checkpoint_steps: list[int]) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from graftlm.core.errors import TrainingError
@@ -27,7 +26,7 @@ class CheckpointWriter:
 
     def __init__(self, folder: Path, keep: int, world: World) -> None:
         self._folder, self._keep, self._world = folder, keep, world
-        self._host = HostCopy()
+        self._host = HostCopy(world)
         self._background = Background()
         self._pending: int | None = None
 
@@ -84,14 +83,14 @@ def write_state(folder: Path, step: int, state: dict[str, Any], keep: int, world
 class HostCopy:
     """Copies nested states into host memory; page-locked buffers of GPU tensors are used again the next time."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: World) -> None:
+        self._world = world
         self._buffers: dict[tuple[Any, ...], torch.Tensor] = {}
-        self._host_mesh: dict[DeviceMesh, DeviceMesh] = {}
 
     def __call__(self, state: dict[str, Any]) -> dict[str, Any]:
         """The copy; it shares nothing with `state`, and is overwritten by the next call."""
         copied = self._copy(state, ())
-        if torch.cuda.is_available():
+        if self._buffers:
             torch.cuda.current_stream().synchronize()  # the copies were only queued
         return copied
 
@@ -101,10 +100,11 @@ class HostCopy:
         if isinstance(value, list | tuple):
             return type(value)(self._copy(inner, (*place, number)) for number, inner in enumerate(value))
         if isinstance(value, DTensor):
-            local = self._to_host(value.to_local(), place)
+            mesh = self._world.host_mesh
+            assert mesh is not None
             return DTensor.from_local(
-                local,
-                self._on_host(value.device_mesh),
+                self._to_host(value.to_local(), place),
+                mesh if value.device_mesh.ndim == mesh.ndim else mesh["shard"],
                 value.placements,
                 run_check=False,
                 shape=value.shape,
@@ -120,16 +120,6 @@ class HostCopy:
             buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._buffers[place] = buffer
         return buffer.copy_(tensor.detach(), non_blocking=True)
-
-    def _on_host(self, mesh: DeviceMesh) -> DeviceMesh:
-        """The same processes in the same order, in host memory; no new groups: nothing is sent over it."""
-        if mesh.device_type == "cpu":
-            return mesh
-        if mesh not in self._host_mesh:
-            self._host_mesh[mesh] = DeviceMesh(
-                "cpu", mesh.mesh, mesh_dim_names=mesh.mesh_dim_names, _init_backend=False
-            )
-        return self._host_mesh[mesh]
 
 
 def forget(paths: list[Path], world: World) -> None:

@@ -69,6 +69,7 @@ class World:
 
     Attributes:
         mesh: [replicate, shard] processes; None when alone.
+        host_mesh: the same over host memory, where checkpoints are written from.
         main, rows, writer: groups over host memory (gloo), one for each thread that talks: the loop, the thread that
             builds the next step's rows, and the one that writes checkpoints.
     """
@@ -77,6 +78,7 @@ class World:
     size: int = 1
     sharding: Sharding = Sharding()
     mesh: DeviceMesh | None = None
+    host_mesh: DeviceMesh | None = None
     main: dist.ProcessGroup | None = None
     rows: dist.ProcessGroup | None = None
     writer: dist.ProcessGroup | None = None
@@ -177,9 +179,9 @@ def join_world(device: str, sharding: Sharding) -> Iterator[World]:
             )
         torch.cuda.set_device(local)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
-    mesh = init_device_mesh(device, shape, mesh_dim_names=("replicate", "shard"))
-    groups = [dist.new_group(backend="gloo", timeout=WAIT) for _ in range(3)]
-    yield World(dist.get_rank(), size, sharding, mesh, *groups)
+    mesh, host_mesh = (init_device_mesh(kind, shape, mesh_dim_names=("replicate", "shard")) for kind in (device, "cpu"))
+    main, rows, writer = (dist.new_group(backend="gloo", timeout=WAIT) for _ in range(3))
+    yield World(dist.get_rank(), size, sharding, mesh, host_mesh, main, rows, writer)
     dist.destroy_process_group()  # not after an error: it would wait for processes that wait for this one
 
 

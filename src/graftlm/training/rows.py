@@ -53,12 +53,14 @@ class RowsAhead:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._background.abandon(patience=10.0 if error is None else 0.0)
+        # Where all is well all processes have begun the same step, and end it before they begin another run.
+        self._background.abandon(patience=None if error is None else 0.0)
 
     def take(self, step: int) -> StepRows:
         """Raises what the feed raises, StopTraining among it."""
-        ready = self._background.busy and self._next == step
-        found: StepRows = self._background.result() if ready else self._build(step)
+        if self._background.busy and self._next != step:
+            self._background.abandon(patience=None)
+        found: StepRows = self._background.result() if self._background.busy else self._build(step)
         self._next = step + 1
         if isinstance(self._feed, PackingPlan) and self._next < self._feed.steps:
             self._background.start(partial(self._build, self._next))
