@@ -13,6 +13,9 @@ from graftlm import __version__
 from graftlm.core.console import error_console, say
 from graftlm.core.errors import GraftError
 
+STOPPED = 130
+"""Exit code after Ctrl-C: 128 and the signal's number."""
+
 app = typer.Typer(
     help="Turn an open language model into a domain expert, and prove it.",
     no_args_is_help=True,
@@ -163,7 +166,7 @@ def world(
 
 def main() -> None:
     """Entry point: user errors are printed with their fix and end with exit code 2, never a traceback."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ:
         main_of_many()
         return
     try:
@@ -176,8 +179,7 @@ def main() -> None:
             error_console.print(error.fix, markup=False)
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
-        error_console.print("stopped; run the same command again to go on")
-        sys.exit(130)
+        code = STOPPED
     except Exception as error:
         # Usage errors are click's, or those of the copy of click inside newer typers: both can show themselves.
         show = getattr(error, "show", None)
@@ -185,19 +187,25 @@ def main() -> None:
             raise
         show()
         sys.exit(2)
+    if code == STOPPED:  # newer typers hand it back for Ctrl-C, older ones raise
+        error_console.print("stopped; run the same command again to go on")
     sys.exit(code if isinstance(code, int) else 0)  # click hands back the code of a typer.Exit
 
 
 def main_of_many() -> None:
     """The same for one of several processes: whatever goes wrong is left to the launcher, which says it once."""
-    from graftlm.training.launch import end_process
+    from graftlm.training.launch import end_process, end_with_launcher
 
+    end_with_launcher()
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
-        os._exit(130)
+        code = STOPPED
     except Exception as error:
         end_process(error, 2)
+    if code == STOPPED:
+        os._exit(STOPPED)  # at once: a usual exit would wait for the others
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

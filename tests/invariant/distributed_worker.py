@@ -23,9 +23,12 @@ from graftlm.data.store import TokenStore
 from graftlm.models.adapters import make_trainable, recompute_activations
 from graftlm.models.trunk import prepare_trunk
 from graftlm.objectives.causal_lm import CausalLM
+from graftlm.objectives.preference import DPO
+from graftlm.objectives.reference import reference_log_probabilities
 from graftlm.training import checkpoint_writer
 from graftlm.training.distributed import ALONE, Sharding, World, gather_weights, join_world, shard_model
 from graftlm.training.launch import end_process
+from graftlm.training.objective import Objective
 from graftlm.training.trainer import Trainer, TrainingSettings
 
 SIZES = {
@@ -56,7 +59,8 @@ def plan_of(folder: str, rows: int, rows_per_step: int) -> PackingPlan:
 
 def make_model(case: dict[str, Any]) -> torch.nn.Module:
     seed_everything(11)
-    config = AutoConfig.for_model("llama", **SIZES, tie_word_embeddings=case.get("tied", False))
+    sizes = SIZES | case.get("sizes", {})
+    config = AutoConfig.for_model(case.get("family", "llama"), **sizes, tie_word_embeddings=case.get("tied", False))
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -67,6 +71,13 @@ def make_model(case: dict[str, Any]) -> torch.nn.Module:
     if case.get("recompute"):
         recompute_activations(adapted)
     return adapted
+
+
+def make_objective(case: dict[str, Any], model: torch.nn.Module, plans: list[PackingPlan], world: World) -> Objective:
+    """Next tokens, or pairs against the reference that the model itself gives at its start."""
+    if case.get("objective") != "dpo":
+        return CausalLM()
+    return DPO(0.1, reference_log_probabilities(model, plans, pad_rows=False, bf16=False, world=world))
 
 
 def run_case(case: dict[str, Any], world: World = ALONE) -> dict[str, Any]:
@@ -84,12 +95,14 @@ def run_case(case: dict[str, Any], world: World = ALONE) -> dict[str, Any]:
         patience=case.get("patience", 0),
         bf16=case.get("bf16", False),
     )
+    plan = plan_of(case["store"], case.get("rows", 23), case.get("rows_per_step", 3))
+    held_out = plan_of(case["store"], 3, 1)
     trainer = Trainer(
         model,
-        CausalLM(),
-        plan_of(case["store"], case.get("rows", 23), case.get("rows_per_step", 3)),
+        make_objective(case, model, [plan, held_out], world),
+        plan,
         settings,
-        held_out=plan_of(case["store"], 3, 1),
+        held_out=held_out,
         folder=Path(case["folder"]) if "folder" in case else None,
         key="k",
         world=world,

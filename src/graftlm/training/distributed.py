@@ -16,6 +16,7 @@ from datetime import timedelta
 from types import MethodType
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -114,6 +115,14 @@ class World:
         dist.all_reduce(sums, group=group or self.main)
         return sums.tolist()
 
+    def elementwise(self, values: np.ndarray, how: Literal["sum", "lowest"]) -> np.ndarray:
+        """Sums, or the lowest, of arrays of one shape over the processes."""
+        if self.size == 1:
+            return values
+        found = torch.from_numpy(values.astype(np.float64))
+        dist.all_reduce(found, dist.ReduceOp.SUM if how == "sum" else dist.ReduceOp.MIN, group=self.main)
+        return found.numpy()
+
     def agreed(self, value: T) -> T:
         """The first process's value, on all of them."""
         if self.size == 1:
@@ -152,7 +161,7 @@ ALONE = World()
 
 def processes() -> int:
     """How many processes torchrun, or `graft run --gpus`, started for this run; 1 without them."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
 
 
 @contextmanager
@@ -165,10 +174,11 @@ def join_world(device: str, sharding: Sharding) -> Iterator[World]:
     Raises:
         TrainingError: the machine has fewer GPUs than processes, or `sharding` does not make up their number.
     """
-    local, size = int(os.environ.get("LOCAL_RANK", "0")), processes()
+    size = processes()
     if size == 1:
         yield ALONE
         return
+    local = int(os.environ["LOCAL_RANK"])
     shape = sharding.shape(size)
     if device == "cuda":
         if local >= torch.cuda.device_count():

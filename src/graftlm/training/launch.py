@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
-from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -19,6 +21,7 @@ from graftlm.core.errors import GraftError, RecipeError
 from graftlm.core.files import write_json
 
 LAUNCHED_BY_GRAFT = "GRAFT_LAUNCHED"
+PR_SET_PDEATHSIG = 1
 
 
 def require_gpus(number: int) -> None:
@@ -39,7 +42,9 @@ def launch(command: list[str], processes: int) -> None:
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     os.environ.setdefault("OMP_NUM_THREADS", threads)  # else each process takes all cores
     os.environ[LAUNCHED_BY_GRAFT] = "1"
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # graft says itself what failed
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):  # graft says itself what failed
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -55,8 +60,16 @@ def launch(command: list[str], processes: int) -> None:
         elastic_launch(config, command[0])(*command[1:])
     except ChildFailedError as failed:
         raise first_error(failed) from None
+    except SignalException:
+        raise KeyboardInterrupt from None
     finally:
         del os.environ[LAUNCHED_BY_GRAFT]
+
+
+def end_with_launcher() -> None:
+    """Have the system end this process when graft's launcher is killed: it would train on alone, unseen (Linux)."""
+    if os.environ.get(LAUNCHED_BY_GRAFT) and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def first_error(failed: ChildFailedError) -> GraftError:

@@ -77,9 +77,9 @@ def choose_objective(
 
 def make_reference(stage: StageContext, model: torch.nn.Module, plans: list[PackingPlan]) -> Reference:
     pad_rows = stage.device.type == "cuda"
-    # Several processes go through the rows side by side: one that found them in its cache would not come along.
-    key = stage.start.key if stage.world.size == 1 else None
-    return reference_log_probabilities(model, plans, pad_rows=pad_rows, bf16=stage.bf16, key=key)
+    return reference_log_probabilities(
+        model, plans, pad_rows=pad_rows, bf16=stage.bf16, key=stage.start.key, world=stage.world
+    )
 
 
 def score(
