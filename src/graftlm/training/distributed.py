@@ -233,8 +233,8 @@ def decoder_layers(model: torch.nn.Module) -> torch.nn.ModuleList:
     return max(lists, key=lambda layers: sum(parameter.numel() for parameter in layers.parameters()))
 
 
-def _call_inside(model: torch.nn.Module, function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(model, *arguments)
+def _call_inside(model: torch.nn.Module, function: Callable[[torch.nn.Module], Any]) -> Any:
+    return function(model)
 
 
 def call_gathered(model: torch.nn.Module, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -242,8 +242,10 @@ def call_gathered(model: torch.nn.Module, function: Callable[..., Any], *argumen
 
     Gradients flow through tensors that stand in the result as itself, or in tuples, lists and dicts of it.
     """
-    inside = getattr(model, "call_inside", None)
-    return function(model, *arguments) if inside is None else inside(function, *arguments)
+    if not isinstance(model, FSDPModule):
+        return function(model, *arguments)
+    # As one function: FSDP would take apart, and move to the GPU, whatever it finds among the arguments.
+    return model.call_inside(lambda inner: function(inner, *arguments))  # type: ignore[operator]
 
 
 def give_back(model: torch.nn.Module) -> None:
