@@ -107,6 +107,10 @@ class World:
         rounds = -(-len(numbers) // self.size)
         return mine + list(numbers[-1:]) * (rounds - len(mine)), len(mine)
 
+    def idle(self, rows: int) -> float:
+        """Share of the work that does not count when a step has so many rows."""
+        return 1 - rows / (-(-rows // self.size) * self.size)
+
     def total(self, values: Sequence[float], group: dist.ProcessGroup | None = None) -> list[float]:
         """Sums over the processes, in fp64 and host memory."""
         if self.size == 1:

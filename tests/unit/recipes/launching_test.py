@@ -61,6 +61,8 @@ def test_every_row_is_one_processes_and_all_get_equally_many() -> None:
     assert {len(numbers) for numbers, _ in shares} == {2}
     assert sorted(n for numbers, counted in shares for n in numbers[:counted]) == list(range(10, 16))
     assert World().share(range(3)) == ([0, 1, 2], 3)
+    assert [World(0, 4).idle(rows) for rows in (1, 3, 4, 6, 8)] == [0.75, 0.25, 0, 0.25, 0]
+    assert World().idle(5) == 0
 
 
 def test_settings_become_sharding() -> None:
@@ -94,6 +96,7 @@ def test_a_run_of_two_processes_tells_one_story(tmp_path: Path) -> None:
     assert "2 × cpu" in done.stdout
     receipt = json.loads((tmp_path / "run" / "01-sft" / "receipt.json").read_text())
     assert receipt["notes"][0].startswith("2 processes: 1 copies of the weights")
+    assert any(note.startswith("25% of the processes' work") and "multiple of 512" in note for note in receipt["notes"])
     assert (tmp_path / "run" / "01-sft" / "model" / "model.safetensors").is_file()
     assert (tmp_path / "run" / "report.html").is_file()
     again = graft("run", str(tmp_path / "recipe.yaml"), cache=tmp_path / "cache")

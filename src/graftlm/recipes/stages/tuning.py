@@ -116,6 +116,13 @@ def fit(stage: StageContext, loaded: Loaded, make_objective: MakeObjective) -> t
         f"  {len(mixture.lengths):,} samples, {int(mixture.lengths.sum()):,} tokens, {plan.steps:,} steps of "
         f"{settings.rows_per_step} × {settings.row_tokens:,} tokens, rows {plan.fill:.0%} full"
     )
+    idle = stage.world.idle(settings.rows_per_step)
+    if idle:
+        loaded.notes.append(
+            f"{idle:.0%} of the processes' work does not count: a step has {settings.rows_per_step} rows for "
+            f"{stage.world.size} processes; set step_tokens to a multiple of {stage.world.size * settings.row_tokens:,}"
+        )
+        say(f"  {loaded.notes[-1]}")
     objective = make_objective(loaded.model, [plan, *([held_out] if held_out else [])])
     trainer = make_trainer(
         stage,
