@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,9 @@ import typer
 from graftlm import __version__
 from graftlm.core.console import error_console, say
 from graftlm.core.errors import GraftError
+
+STOPPED = 130
+"""Exit code after Ctrl-C: 128 and the signal's number."""
 
 app = typer.Typer(
     help="Turn an open language model into a domain expert, and prove it.",
@@ -44,12 +48,20 @@ def root(version: Annotated[bool, typer.Option("--version", help="print the vers
 
 
 @app.command()
-def run(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    gpus: Annotated[int, typer.Option(min=1, help="train on so many GPUs of this machine; without any: processes")] = 1,
+) -> None:
     """Run a recipe: check, train its stages, evaluate after each, write the report. Run again to go on."""
+    from graftlm.recipes.launching import run_on
     from graftlm.recipes.loading import load_recipe
     from graftlm.recipes.pipeline import run_recipe
 
-    run_recipe(load_recipe(recipe, overrides))
+    if gpus > 1:
+        run_on(recipe, overrides or [], gpus)
+    else:
+        run_recipe(load_recipe(recipe, overrides))
 
 
 @app.command()
@@ -133,6 +145,14 @@ def generate(
 
 
 @app.command()
+def deepspeed(file: Annotated[Path, typer.Argument(help="DeepSpeed's JSON file")]) -> None:
+    """Say what each key of a DeepSpeed configuration becomes in a recipe; use it with `parallel: {deepspeed: FILE}`."""
+    from graftlm.recipes.compat.deepspeed import show_deepspeed
+
+    show_deepspeed(file)
+
+
+@app.command()
 def world(
     name: Annotated[str, typer.Argument(help="general or clinic")],
     part: Annotated[str | None, typer.Argument(help="documents, exam …; leave out to list them")] = None,
@@ -146,6 +166,9 @@ def world(
 
 def main() -> None:
     """Entry point: user errors are printed with their fix and end with exit code 2, never a traceback."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ:
+        main_of_many()
+        return
     try:
         code = app(standalone_mode=False)
     except GraftError as error:
@@ -156,8 +179,7 @@ def main() -> None:
             error_console.print(error.fix, markup=False)
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
-        error_console.print("stopped; run the same command again to go on")
-        sys.exit(130)
+        code = STOPPED
     except Exception as error:
         # Usage errors are click's, or those of the copy of click inside newer typers: both can show themselves.
         show = getattr(error, "show", None)
@@ -165,7 +187,25 @@ def main() -> None:
             raise
         show()
         sys.exit(2)
+    if code == STOPPED:  # newer typers hand it back for Ctrl-C, older ones raise
+        error_console.print("stopped; run the same command again to go on")
     sys.exit(code if isinstance(code, int) else 0)  # click hands back the code of a typer.Exit
+
+
+def main_of_many() -> None:
+    """The same for one of several processes: whatever goes wrong is left to the launcher, which says it once."""
+    from graftlm.training.launch import end_process, end_with_launcher
+
+    end_with_launcher()
+    try:
+        code = app(standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        code = STOPPED
+    except Exception as error:
+        end_process(error, 2)
+    if code == STOPPED:
+        os._exit(STOPPED)  # at once: a usual exit would wait for the others
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from graftlm.data.templates import TEMPLATES
 from graftlm.evaluation.tasks import HEADLINES
 from graftlm.recipes import stage_settings as settings
 from graftlm.recipes.loading import load_recipe
-from graftlm.recipes.schema import Block, NewBase, Recipe, TaskSettings
+from graftlm.recipes.schema import Block, NewBase, ParallelSettings, Recipe, TaskSettings
 from graftlm.recipes.stage_settings import (
     STAGE_KINDS,
     ComparedStage,
@@ -99,6 +101,7 @@ def written_default(field: Any) -> str | None:
 
 SECTIONS: dict[str, dict[str, Any]] = {
     "Recipe": keys_of(Recipe),
+    "parallel": keys_of(ParallelSettings),
     "data": keys_of(Block),
     "stages": keys_of(PretrainStage),
     "lora": keys_of(LoraSettings),
@@ -238,6 +241,16 @@ def test_evaluation_page_lists_every_metric() -> None:
     rows = [cells(line) for line in section("docs/evaluation.md", "Metrics").splitlines() if line.startswith("| `")]
     listed = {row[0].strip("`"): tuple(re.findall(r"`(\w+)`", row[3])) for row in rows[1:]}
     assert listed == HEADLINES
+
+
+def test_scaling_page_has_the_tables_of_the_model() -> None:
+    spec = importlib.util.spec_from_file_location("scaling_model", ROOT / "bench" / "scaling_model.py")
+    assert spec is not None and spec.loader is not None
+    model = importlib.util.module_from_spec(spec)
+    sys.modules["scaling_model"] = model
+    spec.loader.exec_module(model)
+    for cluster in model.CASES:
+        assert "\n".join(model.table(cluster)) in read("docs/scaling.md"), "print them anew: bench/scaling_model.py"
 
 
 @pytest.mark.parametrize("world", ["general", "clinic"])

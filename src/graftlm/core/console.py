@@ -49,6 +49,11 @@ def log_to(path: Path) -> Iterator[None]:
             _logs.pop()
 
 
+def silence() -> None:
+    """Print nothing from here on: of several processes one tells the story."""
+    console.quiet = error_console.quiet = True
+
+
 _logs: list[Console] = []
 
 

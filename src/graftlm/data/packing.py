@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from graftlm.core.errors import DataError
 from graftlm.data.best_fit import fill_rows, keep_shares
@@ -144,8 +145,30 @@ class PackingPlan:
             torch.tensor(values, dtype=torch.float32),
             int(np.count_nonzero(wanted_n)),
             padding,
-            int(length_N.max(initial=0)),
+            max((end - start for start, end in itertools.pairwise(boundaries)), default=0),
         )
+
+
+def join(rows: Sequence[PackedBatch], pad_to: int | None = None) -> PackedBatch:
+    """Rows without padding, end to end; `pad_to` fills them up with one more document without targets."""
+    edges = [0, *itertools.accumulate(len(row.tokens) for row in rows)]
+    n = edges[-1]
+    padding = max(0, (pad_to or 0) - n)
+    if len(rows) == 1 and not padding:
+        return rows[0]
+    starts = [row.boundaries[:-1] + start for row, start in zip(rows, edges, strict=False)]
+    ends = torch.tensor([n, n + padding] if padding else [n], dtype=torch.int32)
+    extra = int(padding > 0)  # documents
+    return PackedBatch(
+        F.pad(torch.cat([row.tokens for row in rows]), (0, padding)),
+        F.pad(torch.cat([row.targets for row in rows]), (0, padding), value=IGNORE),
+        torch.cat([*starts, ends]),
+        F.pad(torch.cat([row.document for row in rows]), (0, extra), value=-1),
+        F.pad(torch.cat([row.value for row in rows]), (0, extra)),
+        sum(row.target_count for row in rows),
+        padding,
+        max(padding, *(row.longest for row in rows)),
+    )
 
 
 def pack(mixture: Mixture, *, row_tokens: int, rows_per_step: int = 1) -> PackingPlan:

@@ -8,9 +8,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import torch
+import torch._functorch.config as functorch_config
 import torch._inductor.config
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -39,25 +42,39 @@ class Float8Linear(torch.nn.Linear):
         return found if self.bias is None else found + self.bias
 
 
-def accelerate(model: torch.nn.Module, *, float8: bool = False, compiled: bool = True) -> None:
-    """Make a model that is ready for training fast, in place.
+def accelerate(model: torch.nn.Module, *, float8: bool = False) -> None:
+    """Put fast layers in the place of a trainable model's own: same parameters, same outputs to rounding.
 
     Args:
-        float8: products of the decoder's linear layers in e4m3; the head stays as it is.
-        compiled: compile each decoder layer (training on rows of one length, on a GPU).
+        float8: products of the decoder's linear layers in 8 bits; the head stays as it is.
     """
     stacked = stack_lora(model, float8=float8)
     if next(model.parameters()).is_cuda and find_spec("triton"):
         stack_mlps(model)
+    if not float8 or stacked:
+        return
+    for layer in decoder_layers(model):
+        for module in layer.modules():
+            if type(module) is torch.nn.Linear and not (module.in_features % 16 or module.out_features % 16):
+                module.__class__ = Float8Linear
+
+
+@contextmanager
+def compiled_layers(model: torch.nn.Module, *, cheap_again: bool = False) -> Iterator[None]:
+    """Compile each decoder layer for as long as rows of one length are trained on.
+
+    Args:
+        cheap_again: the backward pass computes again all but the matmuls.
+    """
     layers = decoder_layers(model)
-    if float8 and not stacked:
+    for layer in layers:
+        layer.compile(dynamic=False, options=_compile_options())
+    try:
+        with functorch_config.patch(aggressive_recomputation=cheap_again):
+            yield
+    finally:
         for layer in layers:
-            for module in layer.modules():
-                if type(module) is torch.nn.Linear and not (module.in_features % 16 or module.out_features % 16):
-                    module.__class__ = Float8Linear
-    if compiled:
-        for layer in layers:
-            layer.compile(dynamic=False, options=_compile_options())
+            layer._compiled_call_impl = None
 
 
 def decoder_layers(model: torch.nn.Module) -> list[torch.nn.Module]:

@@ -55,7 +55,7 @@ def recompute_activations(model: torch.nn.Module) -> None:
     inner = causal_lm(model)
     if not inner.supports_gradient_checkpointing:
         raise ModelError(
-            "it cannot recompute activations", where=type(inner).__name__, fix="set `recompute: false`"
+            "it cannot recompute activations", where=type(inner).__name__, fix="set `recompute: none`"
         )
     # transformers 5.23 has the new name and warns of the old one, 5.17 has only the old one.
     enable = getattr(inner, "activation_checkpointing_enable", None) or inner.gradient_checkpointing_enable

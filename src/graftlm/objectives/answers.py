@@ -13,6 +13,7 @@ from graftlm.data.packing import PackedBatch
 from graftlm.inference.cached import evaluation_mode, model_device
 from graftlm.models.trunk import hidden_states, output_head
 from graftlm.ops.cross_entropy import IGNORE, token_log_probabilities
+from graftlm.training.distributed import call_gathered, give_back
 
 
 @dataclass(frozen=True)
@@ -81,4 +82,6 @@ def answers_as_it_stands(model: torch.nn.Module, batch: PackedBatch, *, bf16: bo
     """The same for a row in host memory, without gradients and without dropout."""
     device = model_device(model)
     with evaluation_mode(model), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        return answer_log_probabilities(model, batch.to(device))
+        found: Answers = call_gathered(model, answer_log_probabilities, batch.to(device))
+    give_back(model)
+    return found

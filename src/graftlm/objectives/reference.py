@@ -22,6 +22,7 @@ from graftlm.core.hashing import hash_value
 from graftlm.data.packing import PackedBatch, PackingPlan
 from graftlm.models.trunk import causal_lm
 from graftlm.objectives.answers import Answers, answers_as_it_stands
+from graftlm.training.distributed import ALONE, World
 
 DOCUMENT_BITS = 40
 """A document's number in `PackedBatch` is (its block << 40) + its place in the block's store."""
@@ -87,7 +88,13 @@ def _split(document_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def reference_log_probabilities(
-    model: torch.nn.Module, plans: list[PackingPlan], *, pad_rows: bool, bf16: bool, key: str | None = None
+    model: torch.nn.Module,
+    plans: list[PackingPlan],
+    *,
+    pad_rows: bool,
+    bf16: bool,
+    key: str | None = None,
+    world: World = ALONE,
 ) -> Reference:
     """Σ log p of every document of the plans under the model as it stands.
 
@@ -95,17 +102,22 @@ def reference_log_probabilities(
         pad_rows, bf16: as training will run the rows.
         key: identity of the model's weights. With it the values are kept in the stores' folders, as
             `reference-<hash>.f32`, and a second run over the same rows computes nothing. Stores without a
-            folder are not kept.
+            folder are not kept. Several processes keep nothing: one with a cache would leave the others alone.
+        world: the processes over which the model is spread; each runs its share of the rows.
 
     Raises:
         TrainingError: a value is not finite.
     """
     reference = Reference({})
+    key = key if world.size == 1 else None
     for plan in plans:
         files = _cache_files(model, plan, key, pad_rows=pad_rows, bf16=bf16)
         for block, store in enumerate(plan.mixture.stores, plan.mixture.first_block):
             if block not in reference.values:
                 reference.values[block] = _read(files.get(block), documents=len(store.offsets) - 1)
+        if world.size > 1:
+            _compute_together(model, plan, reference, world, pad_rows=pad_rows, bf16=bf16)
+            continue
         if not _compute_missing(model, plan, reference, pad_rows=pad_rows, bf16=bf16):
             continue
         for block, file in files.items():
@@ -126,15 +138,48 @@ def _compute_missing(
             documents_N = batch.document[: batch.documents]
             if reference.knows(documents_N):
                 continue
-            log_p_N = answers_as_it_stands(model, batch, bf16=bf16).log_p.cpu()
-            if not bool(log_p_N.isfinite().all()):
-                raise TrainingError(
-                    f"the model's log-probability of an answer in row {row} is not finite",
-                    fix="check the model that training starts from: it evaluates to infinity or NaN",
-                )
-            reference.keep(documents_N, log_p_N)
+            reference.keep(documents_N, _finite_log_p(model, batch, row, bf16=bf16))
             computed = True
     return computed
+
+
+def _compute_together(
+    model: torch.nn.Module, plan: PackingPlan, reference: Reference, world: World, *, pad_rows: bool, bf16: bool
+) -> None:
+    """Run every row, each process its share; of a document that stands in many rows the first row's value counts."""
+    rows, counted = world.share(range(plan.rows))
+    own = Reference({block: np.full_like(values, np.nan) for block, values in reference.values.items()})
+    first = {block: np.full(len(values), plan.rows) for block, values in reference.values.items()}
+    with progress_bar() as bar:
+        task = bar.add_task("reference", total=len(rows), note="")
+        for place, row in enumerate(rows):
+            bar.update(task, completed=place)
+            batch = plan.row(row, pad_to=plan.row_tokens if pad_rows else None)
+            log_p_N = _finite_log_p(model, batch, row, bf16=bf16)
+            if place >= counted:
+                continue
+            documents_N = batch.document[: batch.documents]
+            block_N, place_N = _split(documents_N.numpy())
+            for block in np.unique(block_N):
+                np.minimum.at(first[int(block)], place_N[block_N == block], row)
+            own.keep(documents_N, log_p_N)
+    for block, values in reference.values.items():
+        lowest = world.elementwise(first[block], "lowest")
+        mine = (first[block] == lowest) & (lowest < plan.rows)
+        summed = world.elementwise(np.where(mine, own.values[block], 0.0), "sum")
+        new = (lowest < plan.rows) & np.isnan(values)
+        values[new] = summed[new]
+
+
+def _finite_log_p(model: torch.nn.Module, batch: PackedBatch, row: int, *, bf16: bool) -> torch.Tensor:
+    """[N] log-probability of each document. Raises TrainingError where one is not finite."""
+    log_p_N = answers_as_it_stands(model, batch, bf16=bf16).log_p.cpu()
+    if not bool(log_p_N.isfinite().all()):
+        raise TrainingError(
+            f"the model's log-probability of an answer in row {row} is not finite",
+            fix="check the model that training starts from: it evaluates to infinity or NaN",
+        )
+    return log_p_N
 
 
 def layout_hash(plan: PackingPlan, *, pad_rows: bool) -> str:

@@ -19,8 +19,10 @@ from graftlm.core.offline import offline
 from graftlm.data.cleaning import text_of_sample
 from graftlm.models.adapters import make_trainable, parameter_counts
 from graftlm.models.loading import load_config, load_tokenizer
+from graftlm.recipes.budget import Budget, settle
 from graftlm.recipes.check_blocks import COMPARED, check_block, check_leaks, example, first_samples
 from graftlm.recipes.findings import CheckResult, print_check
+from graftlm.recipes.launching import sharding_of
 from graftlm.recipes.loading import load_recipe
 from graftlm.recipes.schema import Recipe
 from graftlm.recipes.sources import read_prompts
@@ -37,10 +39,11 @@ from graftlm.recipes.stage_settings import (
 from graftlm.recipes.stages.base import prepare_base, tokenizer_key
 from graftlm.recipes.stages.context import FALLBACK_TEMPLATE, choose_bf16, choose_device, choose_template
 from graftlm.recipes.stages.rewards import rule_reward
-from graftlm.recipes.stages.tuning import stage_memory, tokens_for_epochs
+from graftlm.recipes.stages.tuning import tokens_for_epochs
 from graftlm.recipes.tokenise import Form, TokenisedBlock, form_of, token_share, tokenise
+from graftlm.training.distributed import processes
 from graftlm.training.epochs import HEURISTIC
-from graftlm.training.memory import GIB, available_memory
+from graftlm.training.memory import GIB
 
 
 def check_file(path: Path, overrides: list[str]) -> bool:
@@ -141,7 +144,7 @@ def _check_prompts(
             "give labelled rows or conversations, or another reward",
         )
     _check_rewards(found, name, stage, recipe)
-    plan, space = _memory(recipe, stage, base)
+    budget = _budget(recipe, stage, base)
     rounds, answers = (
         (stage.iterations, stage.answers)
         if isinstance(stage, PolicyStage)
@@ -151,9 +154,9 @@ def _check_prompts(
         "rounds": rounds,
         "answers": answers,
         "rate": stage.peak_rate,
-        "memory": f"{plan / GIB:.2f} of {space / GIB:.0f} GiB",
+        "memory": str(budget),
     }
-    _check_memory(found, name, recipe, plan, space)
+    _check_memory(found, name, recipe, budget)
 
 
 def _check_rewards(found: CheckResult, name: str, stage: GradientStage, recipe: Recipe) -> None:
@@ -178,7 +181,7 @@ def _check_stage(
     stores = {block: tokenised.train for block, tokenised in blocks.items()}
     shares = token_share(stage.blocks, stores)
     tokens = stage.tokens or tokens_for_epochs(stage.epochs, stores, shares, notes)
-    plan, space = _memory(recipe, stage, base)
+    budget = _budget(recipe, stage, base)
     first = next(iter(shares))
     passes = tokens * shares[first] / max(float(stores[first].offsets[-1]), 1)
     found.stages[name] = {
@@ -186,28 +189,26 @@ def _check_stage(
         "epochs": f"{passes:.1f} of {first}{', by rule of thumb' if notes else ''}",
         "steps": -(-tokens // (stage.row_tokens * stage.rows_per_step)),
         "rate": stage.peak_rate,
-        "memory": f"{plan / GIB:.2f} of {space / GIB:.0f} GiB",
+        "memory": str(budget),
     }
     if notes:
         found.stages[name]["note"] = HEURISTIC
-    _check_memory(found, name, recipe, plan, space)
+    _check_memory(found, name, recipe, budget)
 
 
-def _memory(recipe: Recipe, stage: GradientStage, base: str) -> tuple[int, int]:
-    """(predicted peak, memory there is) in bytes."""
+def _budget(recipe: Recipe, stage: GradientStage, base: str) -> Budget:
     device = choose_device(recipe)
-    bf16 = choose_bf16(recipe, device)
+    bf16, shards = choose_bf16(recipe, device), sharding_of(recipe.parallel).shape(processes())[1]
     parameters, trained = _parameter_estimate(base, stage)
-    needed = stage_memory(stage, load_config(base), parameters, trained, device=device, bf16=bf16)
-    return needed, available_memory(device)
+    return settle(stage, load_config(base), parameters, trained, device=device, bf16=bf16, shards=shards)
 
 
-def _check_memory(found: CheckResult, name: str, recipe: Recipe, plan: int, space: int) -> None:
-    if plan > space:
+def _check_memory(found: CheckResult, name: str, recipe: Recipe, budget: Budget) -> None:
+    if budget.needed > budget.available:
         found.warn(
             f"stages.{name}",
-            f"needs about {plan / GIB:.1f} GiB, the {choose_device(recipe)} has {space / GIB:.1f}",
-            "lower row_tokens, set recompute: true, or use method: lora",
+            f"needs about {budget.needed / GIB:.1f} GiB, the {choose_device(recipe)} has {budget.available / GIB:.1f}",
+            "lower row_tokens, set recompute: full, use weights and moments of fewer bits, or method: lora",
         )
 
 

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from graftlm.core.errors import RecipeError
+from graftlm.recipes.compat.deepspeed import apply_deepspeed
 from graftlm.recipes.schema import Recipe
 from graftlm.recipes.stage_settings import STAGE_KINDS
 
@@ -103,6 +104,10 @@ def _absolute_paths(tree: dict[str, Any], path: Path) -> dict[str, Any]:
         for source in sources.values():
             if isinstance(source, dict) and isinstance(source.get("path"), str):
                 source["path"] = str(folder / Path(source["path"]).expanduser())
+    parallel = tree.get("parallel")
+    if isinstance(parallel, dict) and isinstance(parallel.get("deepspeed"), str):
+        parallel["deepspeed"] = str(folder / Path(parallel["deepspeed"]).expanduser())
+        apply_deepspeed(tree, Path(parallel["deepspeed"]))
     if "base" in tree:
         tree["base"] = _absolute_model(tree["base"], folder)
     for stage in tree.get("stages") or {}:

@@ -7,9 +7,11 @@ checkpoint, and one whose settings changed starts anew, with all stages that bui
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,16 +19,18 @@ from rich.markup import escape
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 import graftlm
-from graftlm.core.console import log_to, say
+from graftlm.core.console import log_to, say, silence
 from graftlm.core.errors import RecipeError
 from graftlm.core.files import read_json, write_json, write_text
 from graftlm.core.hashing import hash_value
 from graftlm.core.offline import offline
 from graftlm.core.receipts import Receipt
 from graftlm.data.templates import ChatTemplate
+from graftlm.evaluation.results import TaskResult
 from graftlm.models.loading import load_tokenizer
 from graftlm.recipes.check import check_recipe
 from graftlm.recipes.findings import print_check
+from graftlm.recipes.launching import refuse_unshared, sharding_of
 from graftlm.recipes.loading import save_recipe
 from graftlm.recipes.report import write_report
 from graftlm.recipes.schema import Recipe
@@ -43,6 +47,7 @@ from graftlm.recipes.stages.context import Grown, StageContext, choose_bf16, cho
 from graftlm.recipes.stages.evaluate import evaluate, print_scores
 from graftlm.recipes.stages.rewards import reward_inputs
 from graftlm.recipes.tokenise import TokenisedBlock, form_of, tokenise
+from graftlm.training.distributed import ALONE, World, join_world
 
 RUN_STAGE: dict[str, Callable[[StageContext], Receipt]] = {
     "pretrain": pretrain.run,
@@ -66,45 +71,90 @@ def run_recipe(recipe: Recipe) -> Path:
     """
     folder = recipe.folder
     began = time.perf_counter()
-    with log_to(folder / "log.txt"), offline(recipe.offline):
-        device = choose_device(recipe)
+    sharding = sharding_of(recipe.parallel)
+    with join_world(choose_device(recipe).type, sharding) as world, told_by(world, folder), offline(recipe.offline):
+        device = own_device(recipe, world)
         precision = "bf16" if choose_bf16(recipe, device) else "fp32"
-        say(f"[bold]{recipe.name}[/bold] · {escape(str(folder))} · {device} · {precision} · seed {recipe.seed}")
-        save_recipe(recipe, folder / "recipe.yaml")
-        base = Grown(*prepare_base(recipe, folder / "00-base"))
-        found = check_recipe(recipe, base.where)
-        write_json(folder / "check.json", found.as_json())
-        print_check(found, brief=True)
-        if found.errors:
-            raise RecipeError(
-                f"the check found {len(found.errors)} error(s); nothing was trained",
-                where=recipe.name,
-                fix="mend them; `graft check` shows more",
-            )
-        run_stages(recipe, folder, base, device)
-        write_json(folder / "timing.json", {"seconds_of_last_call": time.perf_counter() - began})
-        report = write_report(folder)
-        say(f"report: {escape(str(report))}")
+        hardware = f"{world.size} × {device.type}" if world.size > 1 else device.type
+        say(f"[bold]{recipe.name}[/bold] · {escape(str(folder))} · {hardware} · {precision} · seed {recipe.seed}")
+        if world.size > 1:
+            refuse_unshared(recipe)
+        with world.first_goes_first():
+            base = Grown(*prepare_base(recipe, folder / "00-base"))
+        base = world.agreed(base)
+        if world.first:
+            save_recipe(recipe, folder / "recipe.yaml")
+            check_before(recipe, base, folder)
+        world.wait()
+        run_stages(recipe, folder, base, device, world)
+        if world.first:
+            write_json(folder / "timing.json", {"seconds_of_last_call": time.perf_counter() - began})
+            report = write_report(folder)
+            say(f"report: {escape(str(report))}")
     return folder
 
 
-def run_stages(recipe: Recipe, folder: Path, base: Grown, device: torch.device) -> None:
+@contextmanager
+def told_by(world: World, folder: Path) -> Iterator[None]:
+    """The first process tells the run's story, on the screen and in `log.txt`; the others are silent."""
+    if not world.first:
+        silence()
+        yield
+        return
+    with log_to(folder / "log.txt"):
+        yield
+
+
+def own_device(recipe: Recipe, world: World) -> torch.device:
+    device = choose_device(recipe)
+    if device.type == "cpu" or world.size == 1:
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def check_before(recipe: Recipe, base: Grown, folder: Path) -> None:
+    """Raises RecipeError when the check finds errors."""
+    found = check_recipe(recipe, base.where)
+    write_json(folder / "check.json", found.as_json())
+    print_check(found, brief=True)
+    if found.errors:
+        raise RecipeError(
+            f"the check found {len(found.errors)} error(s); nothing was trained",
+            where=recipe.name,
+            fix="mend them; `graft check` shows more",
+        )
+
+
+def run_stages(recipe: Recipe, folder: Path, base: Grown, device: torch.device, world: World) -> None:
     tokenizer = load_tokenizer(base.where)
     grown = {"base": base}
-    scores = {"base": evaluate(recipe, base.where, base.key, folder / "00-base", device)}
+
+    def judge(model: Grown, stage_folder: Path) -> list[TaskResult]:
+        """By the first process; the others wait."""
+        found = evaluate(recipe, model.where, model.key, stage_folder, device) if world.first else []
+        world.wait()
+        return found
+
+    scores = {"base": judge(base, folder / "00-base")}
     for number, name in enumerate(recipe.stages, 1):
         started_from = recipe.start_of(name)
         say(f"\n[bold]\\[{number}/{len(recipe.stages)}] {name}[/bold] from {started_from}")
         stage_folder = folder / f"{number:02d}-{name}"
-        grown[name] = run_stage(recipe, name, stage_folder, grown, tokenizer, device)
+        grown[name] = run_stage(recipe, name, stage_folder, grown, tokenizer, device, world)
         if not recipe.stages[name].makes_language_model:
             continue
-        scores[name] = evaluate(recipe, grown[name].where, grown[name].key, stage_folder, device)
+        scores[name] = judge(grown[name], stage_folder)
         print_scores(scores["base"], scores[name], name)
 
 
 def run_stage(
-    recipe: Recipe, name: str, folder: Path, models: Mapping[str, Grown], tokenizer: Tokenizer, device: torch.device
+    recipe: Recipe,
+    name: str,
+    folder: Path,
+    models: Mapping[str, Grown],
+    tokenizer: Tokenizer,
+    device: torch.device,
+    world: World = ALONE,
 ) -> Grown:
     """Run one stage unless its receipt says that this very stage is done.
 
@@ -119,13 +169,16 @@ def run_stage(
     words = tokenizer_key(tokenizer, recipe.template)
     inputs = {"model": start.key, "tokenizer": words} | reward_inputs(settings, models)
     inputs |= {block: source_key(recipe.data[block]) for block in settings.blocks}
-    key = stage_key(recipe, settings, inputs, device)
+    key = world.agreed(stage_key(recipe, settings, inputs, device))
     done = Grown(str(folder / "model"), key)
-    if finished_key(folder) == key:
+    if world.agreed(finished_key(folder) == key):
         say("  done before, skipped")
         return done
-    claim_folder(folder, key)
+    if world.first:
+        claim_folder(folder, key)
     template = choose_template(recipe.template, tokenizer)
+    with world.first_goes_first():  # what it tokenises the others read
+        blocks = tokenise_blocks(recipe, settings, start, tokenizer, template, words)
     context = StageContext(
         recipe=recipe,
         name=name,
@@ -134,17 +187,22 @@ def run_stage(
         models=models,
         tokenizer=tokenizer,
         template=template,
-        blocks=tokenise_blocks(recipe, settings, start, tokenizer, template, words),
+        blocks=blocks,
         prompts=prompts_of_stage(recipe, settings),
         folder=folder,
         key=key,
         inputs=inputs,
         device=device,
         bf16=choose_bf16(recipe, device),
+        world=world,
     )
     receipt = RUN_STAGE[settings.stage](context)
-    write_json(folder / "receipt.json", receipt.model_dump())
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    if world.first:
+        write_json(folder / "receipt.json", receipt.model_dump())
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    world.wait()
+    if world.size > 1:
+        gc.collect()  # a spread model is full of cycles; what they hold would stand in the way of the evaluation
     return done
 
 

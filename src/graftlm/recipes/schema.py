@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from graftlm.data.mixing import Order
 from graftlm.recipes.stage_settings import GradientStage, Part, RewardStage, Stage, reward_models
@@ -64,6 +64,27 @@ class NewBase(Part):
     tokenizer_samples: int = Field(50_000, gt=0, description="samples of each block that the tokenizer sees")
 
 
+class ParallelSettings(Part):
+    """How several processes, one a GPU, share the weights; a run in one process does not look at it."""
+
+    shard: int | Literal["all"] = Field(default="all", description="processes that share one copy of the weights")
+    replicate: int | None = Field(default=None, gt=0, description="copies of the weights; as many as `shard` leaves")
+    regather: bool = Field(
+        default=True, description="gather a layer again for its backward pass: less memory, a third more traffic"
+    )
+    reduce: Literal["step", "row"] = Field(
+        default="step", description="sum gradients over the processes once a step, or after each row"
+    )
+    deepspeed: str | None = Field(default=None, description="a DeepSpeed JSON file to take settings from")
+
+    @field_validator("shard")
+    @classmethod
+    def _some(cls, shard: int | Literal["all"]) -> int | Literal["all"]:
+        if shard != "all" and shard < 1:
+            raise ValueError("shard is `all` or a number above 0")
+        return shard
+
+
 class Recipe(Part):
     """A whole run."""
 
@@ -78,6 +99,7 @@ class Recipe(Part):
     mix: Order = "hybrid"
     save_as: Literal["fp32", "bf16"] = Field("fp32", description="number format of the saved weights")
     profile: bool = Field(False, description="write a trace of a few steps of each stage, and where their time went")
+    parallel: ParallelSettings = Field(default_factory=ParallelSettings)
     data: dict[str, Block]
     stages: dict[str, Stage]
     evaluation: dict[str, TaskSettings] = Field(default_factory=dict)

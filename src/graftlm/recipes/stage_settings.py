@@ -19,6 +19,11 @@ def listed_rewards(value: object) -> object:
     return [{"model": one} if isinstance(one, str) else one for one in listed]
 
 
+def named_recompute(value: object) -> object:
+    """true and false are names, too."""
+    return {True: "full", False: "none"}.get(value, value) if isinstance(value, bool) else value
+
+
 class LoraSettings(Part):
     rank: int = Field(default=8, gt=0)
     alpha: int = Field(default=16, gt=0)
@@ -84,7 +89,11 @@ class GradientStage(Part):
     clip: float = Field(1.0, gt=0)
     row_tokens: int = Field(2048, gt=1, description="tokens of one packed row, the unit of a forward pass")
     max_tokens: int | None = Field(None, gt=1, description="longest sample; a row by default")
-    recompute: bool = Field(False, description="gradient checkpointing: less memory, about 30 % more time")
+    recompute: Annotated[Literal["auto", "none", "cheap", "full"], BeforeValidator(named_recompute)] = Field(
+        "auto", description="what the backward pass computes again to save memory; auto: as little as fits on a GPU"
+    )
+    compile: bool = Field(True, description="on a GPU: compiled layers and stacked adapters")
+    float8: bool = Field(False, description="products of the layers in 8-bit floating point, on a GPU that has it")
     save_every: int = Field(0, ge=0, description="steps between checkpoints; 0: every five minutes")
     keep: int = Field(2, gt=0, description="checkpoints to keep")
 

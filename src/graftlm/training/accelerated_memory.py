@@ -3,7 +3,8 @@
 What autograd keeps of a layer was counted with saved-tensor hooks around compiled layers; the rest is arithmetic. All
 numbers are bytes unless said otherwise.
 
-Shapes: D hidden size, I inner size of the MLP, Q and K widths of all query and of all key heads, H query heads, L layers.
+Shapes: D hidden size, I inner size of the MLP, Q and K widths of all query and of all key heads, H query heads,
+L layers.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def plan_accelerated(
     trained: int,
     tokens: int,
     weight_bytes: float,
+    copy_bytes: float = 0,
     moment_bytes: float,
     float8: bool,
     recompute: Recompute,
@@ -84,6 +86,7 @@ def plan_accelerated(
         parameters, trained: number of all and of trained parameters.
         tokens: tokens of one forward and backward pass.
         weight_bytes: bytes of one weight as it is held: 2 in bf16, less where it is quantised.
+        copy_bytes: bytes of its copy in the format that is computed in, where that is another one.
         moment_bytes: bytes that the optimizer keeps of a trained weight.
         accumulates: a step has several passes. With a single one, gradients take the room of what the backward pass
             has let go of.
@@ -107,7 +110,7 @@ def plan_accelerated(
     if not accumulates:
         gradients = max(0, gradients - activations)
     return MemoryPlan(
-        weights=int((parameters - (trained if adapter else 0)) * weight_bytes + (trained * 4 if adapter else 0))
+        weights=int((parameters - trained * adapter) * (weight_bytes + copy_bytes) + trained * 4 * adapter)
         + (linear * (2 if adapter else 1) if float8 else 0),
         gradients=gradients,
         optimizer=int(trained * moment_bytes),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from graftlm.core.errors import TrainingError
+from graftlm.training.distributed import ALONE, World
 from graftlm.training.objective import Loss
 
 
@@ -16,15 +17,16 @@ class LogWindow:
 
     Args:
         title: the run's name, for error messages.
+        world: the processes whose rows make up a step.
     """
 
-    def __init__(self, title: str) -> None:
-        self._title = title
+    def __init__(self, title: str, world: World = ALONE) -> None:
+        self._title, self._world = title, world
         self._pending: list[tuple[int, list[Loss], torch.Tensor]] = []  # still on the device
         self._sums: list[dict[str, float]] = []  # of each settled step
 
     def add(self, units: int, losses: list[Loss], norm: torch.Tensor) -> None:
-        """A step: its units, the losses of its rows, the norm of its gradient."""
+        """A step: its units and the norm of its gradient over all processes, the losses of this process's rows."""
         self._pending.append((units, losses, norm))
 
     def settle(self, step: int) -> None:
@@ -33,9 +35,14 @@ class LogWindow:
         Raises:
             TrainingError: a loss or gradient is not finite.
         """
-        for units, losses, norm in self._pending:
-            sums = {"units": float(units), "loss": sum(float(loss.total) for loss in losses)}
-            sums |= {name: sum(float(loss.metrics[name]) for loss in losses) for name in losses[0].metrics}
+        mine = [
+            {"loss": sum(float(loss.total) for loss in losses)}
+            | {name: sum(float(loss.metrics[name]) for loss in losses) for name in losses[0].metrics}
+            for _, losses, _ in self._pending
+        ]
+        totals = iter(self._world.total([value for sums in mine for value in sums.values()]) if mine else [])
+        for (units, _, norm), names in zip(self._pending, mine, strict=True):
+            sums = {"units": float(units)} | {name: next(totals) for name in names}
             sums["gradient_norm"] = float(norm)
             if not math.isfinite(sums["loss"]) or not math.isfinite(sums["gradient_norm"]):
                 raise not_finite(self._title, step, f"loss {sums['loss']}, gradient norm {sums['gradient_norm']}")
@@ -69,4 +76,12 @@ def not_finite(where: str, step: int, values: str) -> TrainingError:
         f"the loss or its gradient is not finite at or just before step {step} ({values})",
         where=where,
         fix="lower learning_rate, lengthen warmup, or train in fp32; the last checkpoint is older",
+    )
+
+
+def out_of_memory(where: str, step: int, tokens: int) -> TrainingError:
+    return TrainingError(
+        f"out of memory in step {step + 1} with {tokens:,} tokens a pass",
+        where=where,
+        fix="lower row_tokens, set `recompute: full`, `method: lora`, or moments and weights of fewer bits",
     )

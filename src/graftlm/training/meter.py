@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from transformers import PretrainedConfig
 
 from graftlm.core.receipts import Speed
+from graftlm.data.packing import PackedBatch
 
 PEAK_TFLOPS = {
     "H200": 989.0,
@@ -34,25 +34,6 @@ operations a head and head size forward (scores, values) and 8 backward. Recompu
 
 
 COUNTS = ("all", "padding", "target", "pairs")
-
-
-class Row(Protocol):
-    """What is counted: a `PackedBatch` is one."""
-
-    @property
-    def tokens(self) -> torch.Tensor:
-        """[T]."""
-
-    @property
-    def boundaries(self) -> torch.Tensor:
-        """[N + 1]; where each document starts, and T."""
-
-    @property
-    def padding(self) -> int:
-        """Tokens of the last document when it only fills up the row, else 0."""
-
-    @property
-    def target_count(self) -> int: ...
 
 
 @dataclass
@@ -90,12 +71,11 @@ class Meter:
     def _elapsed(self) -> float:
         return self.seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
 
-    def count(self, row: Row) -> None:
-        """Count a row that lies in host memory: no device is waited for."""
-        self.all += len(row.tokens)
-        self.padding += row.padding
-        self.target += row.target_count
-        self.pairs += attended_pairs(row)
+    def count(self, *, tokens: int, padding: int, targets: int, pairs: int) -> None:
+        self.all += tokens
+        self.padding += padding
+        self.target += targets
+        self.pairs += pairs
 
     def speed(
         self, *, matmul_parameters: int, lora: bool, device: torch.device, attention_width: int = 0
@@ -118,8 +98,8 @@ class Meter:
         )
 
 
-def attended_pairs(row: Row) -> int:
-    """Σ n (n + 1) / 2 over the row's documents of n tokens, padding left out."""
+def attended_pairs(row: PackedBatch) -> int:
+    """Σ n (n + 1) / 2 over the documents of n tokens of a row in host memory, padding left out."""
     lengths_N = row.boundaries.diff().long()
     lengths_N = lengths_N[:-1] if row.padding else lengths_N
     return int((lengths_N * (lengths_N + 1)).sum()) // 2

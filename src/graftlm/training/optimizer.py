@@ -10,6 +10,7 @@ import torch
 
 from graftlm.ops.adamw import AdamWStep, Moments, Rounding, adamw_, new_slots
 from graftlm.ops.rounding import BLOCK
+from graftlm.training.distributed import clip_gradients
 
 BETAS, EPS = (0.9, 0.95), 1e-8
 """LLaMA 2's, arXiv 2307.09288."""
@@ -135,7 +136,7 @@ def clip_and_step(
     Our own optimizer takes the factor along, which saves a pass over the gradients (4 bytes a bf16 weight).
     """
     if not isinstance(optimizer, AdamW):
-        norm = torch.nn.utils.clip_grad_norm_(weights, largest_norm, foreach=True)
+        norm = clip_gradients(weights, largest_norm)
         optimizer.step()
         return norm
     gradients = [weight.grad for weight in weights if weight.grad is not None]

@@ -32,7 +32,7 @@ from graftlm.core.errors import DataError, GraftError, RecipeError
 from graftlm.core.offline import offline
 from graftlm.data.samples import Origin, Prompt, Turn
 
-O = Origin("rows.jsonl", 3)  # noqa: E741
+O = Origin("rows.jsonl", 3)
 
 
 def prompt(text: str = "q", *answers: str, unsafe: bool = False) -> Prompt:

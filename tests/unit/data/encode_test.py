@@ -15,7 +15,7 @@ from graftlm.data.encode import encode_chats, encode_preferences, encode_prompt,
 from graftlm.data.samples import Chat, Origin, Preference, Text, Turn
 from graftlm.data.templates import named_template
 
-O = Origin("x", 1)  # noqa: E741
+O = Origin("x", 1)
 TURNS = (Turn("user", "q one"), Turn("assistant", "a one"))
 
 

@@ -13,7 +13,7 @@ from graftlm.data.samples import Chat, Origin, Turn
 from graftlm.data.templates import ChatTemplate, named_template, tokenizer_template
 from graftlm.models.loading import load_tokenizer
 
-O = Origin("rows.jsonl", 3)  # noqa: E741
+O = Origin("rows.jsonl", 3)
 S, U, A, T = (lambda text, role=role: Turn(role, text) for role in ("system", "user", "assistant", "tool"))
 RULE = "Answer in one word."
 ZH = "始终用中文回答"

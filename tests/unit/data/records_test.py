@@ -13,7 +13,7 @@ from graftlm.data.readers import Row
 from graftlm.data.records import SCHEMAS, RowError, detect, load_samples, to_sample
 from graftlm.data.samples import Chat, Labelled, Origin, Preference, Prompt, Sample, Text, Turn, Unpaired
 
-O = Origin("rows.jsonl", 3)  # noqa: E741
+O = Origin("rows.jsonl", 3)
 S, U, A, T = (lambda text, role=role: Turn(role, text) for role in ("system", "user", "assistant", "tool"))
 SHAREGPT = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
 OPENAI = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]

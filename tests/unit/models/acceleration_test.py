@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from graftlm.models.acceleration import Float8Linear, accelerate, decoder_layers
+from graftlm.models.acceleration import Float8Linear, accelerate, compiled_layers, decoder_layers
 from graftlm.models.adapters import make_trainable
 from graftlm.models.trunk import hidden_states, prepare_trunk
 
@@ -42,12 +42,15 @@ def train(model: torch.nn.Module, method: str) -> torch.nn.Module:
 
 
 @pytest.mark.slow  # compiles
+@pytest.mark.parametrize("cheap_again", [False, True])
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_compiled_is_eager(method):
+def test_compiled_is_eager(method, cheap_again):
     plain = loss_and_gradients(train(tiny(), method))
     model = train(tiny(), method)
     accelerate(model)
-    fast = loss_and_gradients(model)
+    with compiled_layers(model, cheap_again=cheap_again):
+        fast = loss_and_gradients(model)
+    assert not any(layer._compiled_call_impl for layer in decoder_layers(model))
     torch.testing.assert_close(fast[0], plain[0], atol=1e-6, rtol=1e-5)
     for one, other in zip(fast[1], plain[1], strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
@@ -57,7 +60,7 @@ def test_compiled_is_eager(method):
 def test_eight_bits_are_near(method):
     plain = loss_and_gradients(train(tiny(torch.bfloat16), method))
     model = train(tiny(torch.bfloat16), method)
-    accelerate(model, float8=True, compiled=False)
+    accelerate(model, float8=True)
     eight = [m for m in model.modules() if isinstance(m, Float8Linear) or getattr(m, "stack", None)]
     assert len(eight) == 14
     assert not isinstance(getattr(model, "lm_head", None), Float8Linear)
@@ -78,7 +81,8 @@ def test_the_fast_path_is_near_the_plain_one_on_a_gpu(method, float8):
     plain = loss_and_gradients(train(tiny(torch.float32, "cuda"), method))
     model = train(tiny(torch.bfloat16, "cuda"), method)
     accelerate(model, float8=float8)
-    loss, gradients = loss_and_gradients(model)
+    with compiled_layers(model):
+        loss, gradients = loss_and_gradients(model)
     assert float(loss) == pytest.approx(float(plain[0]), rel=0.02 if float8 else 5e-3)
     for one, other in zip(gradients, plain[1], strict=True):
         assert (one.float() - other.float()).norm() <= (0.3 if float8 else 0.05) * other.float().norm() + 1e-6

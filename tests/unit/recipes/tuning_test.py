@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
+from graftlm.recipes.budget import stage_memory
 from graftlm.recipes.stage_settings import SftStage
-from graftlm.recipes.stages.tuning import stage_memory
 
 SEVEN_B = LlamaConfig(
     vocab_size=32_000, hidden_size=4096, intermediate_size=11_008, num_hidden_layers=32, num_attention_heads=32

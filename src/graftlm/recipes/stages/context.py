@@ -15,6 +15,7 @@ from graftlm.recipes.schema import Recipe
 from graftlm.recipes.sources import Prompts
 from graftlm.recipes.stage_settings import Stage
 from graftlm.recipes.tokenise import TokenisedBlock
+from graftlm.training.distributed import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class StageContext:
         blocks: tokenised data; empty for stages that learn from their own answers.
         prompts: what such stages answer, and what others are compared on.
         inputs: name: hash of everything that the stage is made of.
+        world: the processes that run it.
     """
 
     recipe: Recipe
@@ -51,6 +53,7 @@ class StageContext:
     inputs: dict[str, str]
     device: torch.device
     bf16: bool
+    world: World = ALONE
 
     @property
     def model_folder(self) -> Path:

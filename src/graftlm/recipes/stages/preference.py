@@ -19,7 +19,7 @@ from graftlm.recipes.stages.comparing import compare_stage
 from graftlm.recipes.stages.context import StageContext
 from graftlm.recipes.stages.reward import say_quality
 from graftlm.recipes.stages.rewards import build_reward
-from graftlm.recipes.stages.tuning import fit, load_trainable, save_language_model, write_receipt
+from graftlm.recipes.stages.tuning import fit, load_trainable, save_language_model, whole_model, write_receipt
 from graftlm.training.objective import Objective
 
 
@@ -39,11 +39,12 @@ def run(stage: StageContext) -> Receipt:
 
     trainer, mixture = fit(stage, loaded, make_objective)
     quality = compare_pairs(before[0], judge[0]()) if judge else None
-    save_language_model(stage, loaded.model)
+    save_language_model(stage, whole_model(stage, loaded))
     receipt = write_receipt(stage, loaded, trainer, mixture)
     diagnosis = diagnose(receipt.losses, kind=settings.stage, pairs=quality)
     say(f"  {say_quality(quality) if quality else 'no pair was kept back: its accuracy is not known'}\n  {diagnosis}")
-    comparison = compare_stage(stage, build_reward(stage, settings.reward) if settings.reward else None)
+    judges = build_reward(stage, settings.reward) if settings.reward and stage.world.first else None
+    comparison = compare_stage(stage, judges) if stage.world.first else None
     return receipt.model_copy(update={"pairs": quality, "comparison": comparison, "diagnosis": diagnosis})
 
 
@@ -76,7 +77,9 @@ def choose_objective(
 
 def make_reference(stage: StageContext, model: torch.nn.Module, plans: list[PackingPlan]) -> Reference:
     pad_rows = stage.device.type == "cuda"
-    return reference_log_probabilities(model, plans, pad_rows=pad_rows, bf16=stage.bf16, key=stage.start.key)
+    return reference_log_probabilities(
+        model, plans, pad_rows=pad_rows, bf16=stage.bf16, key=stage.start.key, world=stage.world
+    )
 
 
 def score(

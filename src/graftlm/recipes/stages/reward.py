@@ -16,7 +16,8 @@ from graftlm.objectives.diagnosis import diagnose
 from graftlm.objectives.reward import PairwiseReward
 from graftlm.recipes.stage_settings import RewardStage
 from graftlm.recipes.stages.context import StageContext
-from graftlm.recipes.stages.tuning import fit, load_trainable, save_format, write_receipt
+from graftlm.recipes.stages.tuning import fit, load_trainable, save_format, whole_model, write_receipt
+from graftlm.training.distributed import call_gathered, give_back
 from graftlm.training.objective import Objective
 
 
@@ -32,10 +33,12 @@ def run(stage: StageContext) -> Receipt:
 
     trainer, mixture = fit(stage, loaded, objective)
     quality = judge_pairs(stage, loaded.model, held_out[0]) if held_out else None
-    with atomic_folder(stage.model_folder) as folder:
-        if settings.method == "lora":
-            save_adapter(loaded.model, str(folder / "adapter"))
-        save_reward_model(merge_adapter(loaded.model), stage.tokenizer, folder, save_format(stage))
+    whole = whole_model(stage, loaded)
+    if whole is not None:
+        with atomic_folder(stage.model_folder) as folder:
+            if settings.method == "lora":
+                save_adapter(whole, str(folder / "adapter"))
+            save_reward_model(merge_adapter(whole), stage.tokenizer, folder, save_format(stage))
     receipt = write_receipt(stage, loaded, trainer, mixture)
     diagnosis = diagnose(receipt.losses, kind=settings.stage, pairs=quality)
     say(f"  {say_quality(quality) if quality else 'no pair was kept back: its accuracy is not known'}\n  {diagnosis}")
@@ -50,8 +53,9 @@ def judge_pairs(stage: StageContext, model: torch.nn.Module, held_out: PackingPl
         for row in held_out.all_rows(pad=stage.device.type == "cuda"):
             batch = row.to(stage.device)
             with torch.autocast(stage.device.type, torch.bfloat16, enabled=stage.bf16):
-                scores += document_rewards(model, batch).tolist()
+                scores += call_gathered(model, document_rewards, batch).tolist()
             lengths += row.boundaries.diff()[: row.documents].tolist()
+    give_back(model)
     return pair_quality(scores[0::2], scores[1::2], lengths[0::2], lengths[1::2])
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from graftlm.core.receipts import BlockShare, Memory, Receipt, versions
 from graftlm.data.mixing import Mixture, mix
 from graftlm.data.packing import PackingPlan, pack
 from graftlm.data.store import TokenStore
+from graftlm.models.acceleration import accelerate, compiled_layers
 from graftlm.models.adapters import (
     make_trainable,
     merge_adapter,
@@ -24,23 +26,17 @@ from graftlm.models.adapters import (
     save_adapter,
 )
 from graftlm.models.loading import load_model, save_model
-from graftlm.models.quantised import frozen_bytes
 from graftlm.models.trunk import causal_lm
-from graftlm.recipes.stage_settings import (
-    BestOfStage,
-    GradientStage,
-    PolicyStage,
-    TrainingStage,
-    reward_models,
-)
+from graftlm.recipes.budget import Budget, settle
+from graftlm.recipes.stage_settings import GradientStage, TrainingStage
 from graftlm.recipes.stages.context import StageContext, now
 from graftlm.recipes.tokenise import token_share
+from graftlm.training.distributed import gather_weights, shard_model
 from graftlm.training.epochs import HEURISTIC, epochs_for
 from graftlm.training.feed import Feed
-from graftlm.training.memory import GIB, available_memory, peak_memory, plan_memory, reset_peak
+from graftlm.training.memory import GIB, peak_memory, reset_peak
 from graftlm.training.meter import attention_width
 from graftlm.training.objective import Objective
-from graftlm.training.optimizer import kept_bytes
 from graftlm.training.profiling import SKIPPED, StepProfile
 from graftlm.training.trainer import Trainer, TrainingRecord, TrainingSettings
 
@@ -56,17 +52,18 @@ class Loaded:
 
     model: torch.nn.Module
     parameters: dict[str, int]
-    predicted_bytes: int
+    budget: Budget
     began: float = field(default_factory=time.perf_counter)
     started: str = field(default_factory=now)
     notes: list[str] = field(default_factory=list)
+    rebuild: Callable[[torch.device], torch.nn.Module] | None = None  # the model as it was loaded, once more
 
 
 def train(stage: StageContext, make_objective: MakeObjective) -> Receipt:
     """Run a language-model stage on given data; it goes on from its last checkpoint when it was killed."""
     loaded = load_trainable(stage)
     trainer, mixture = fit(stage, loaded, make_objective)
-    save_language_model(stage, loaded.model)
+    save_language_model(stage, whole_model(stage, loaded))
     return write_receipt(stage, loaded, trainer, mixture)
 
 
@@ -78,31 +75,41 @@ def load_trainable(
     Args:
         load: place, number format and device → model; a causal language model by default.
     """
-    settings = stage.settings
+    settings, world = stage.settings, stage.world
     reset_peak(stage.device)
+    load = load or (lambda where, dtype, device: load_model(where, dtype=dtype, device=device, bits=settings.bits))
     trained = torch.float32 if settings.weights == "fp32" else torch.bfloat16
     held = torch.bfloat16 if stage.bf16 and settings.method != "full" else trained
-    model: torch.nn.Module = (
-        load(stage.start.where, held, stage.device)
-        if load
-        else load_model(stage.start.where, dtype=held, device=stage.device, bits=settings.bits)
-    )
-    notes = [] if causal_lm(model).graft_packs else [PADDED]
-    lora = settings.lora
-    torch.manual_seed(stage.recipe.seed)  # a new adapter's matrices are random
-    model = make_trainable(
-        model,
-        settings.method,
-        rank=lora.rank,
-        alpha=lora.alpha,
-        dropout=lora.dropout,
-        targets=lora.targets,
-        weights=trained,
-    )
-    if settings.recompute:
-        recompute_activations(model)
-    parameters = parameter_counts(model)
-    loaded = Loaded(model, parameters, predict_memory(stage, causal_lm(model).config, parameters), notes=notes)
+
+    def build(device: torch.device) -> torch.nn.Module:
+        model = load(stage.start.where, held, device)
+        lora = settings.lora
+        torch.manual_seed(stage.recipe.seed)  # a new adapter's matrices are random
+        return make_trainable(
+            model,
+            settings.method,
+            rank=lora.rank,
+            alpha=lora.alpha,
+            dropout=lora.dropout,
+            targets=lora.targets,
+            weights=trained,
+        )
+
+    with world.in_turn():
+        model = build(torch.device("cpu") if world.size > 1 else stage.device)
+        notes = [] if causal_lm(model).graft_packs else [PADDED]
+        parameters = parameter_counts(model)
+        budget = settle_budget(stage, causal_lm(model).config, parameters)
+        if budget.recompute == "full":
+            recompute_activations(model)
+        shard_model(model, world, bf16=stage.bf16)
+    if world.size > 1:
+        notes.append(f"{world.size} processes: {world.copies} copies of the weights over {world.shards} processes each")
+    if budget.accelerated:
+        accelerate(model, float8=settings.float8)
+    elif settings.float8:
+        notes.append("float8 needs a GPU that computes in bf16, and `compile: true`: it was left out")
+    loaded = Loaded(model, parameters, budget, notes=notes, rebuild=build)
     for note in notes:
         say(f"  {note}")
     return loaded
@@ -119,6 +126,13 @@ def fit(stage: StageContext, loaded: Loaded, make_objective: MakeObjective) -> t
         f"  {len(mixture.lengths):,} samples, {int(mixture.lengths.sum()):,} tokens, {plan.steps:,} steps of "
         f"{settings.rows_per_step} × {settings.row_tokens:,} tokens, rows {plan.fill:.0%} full"
     )
+    idle = stage.world.idle(settings.rows_per_step)
+    if idle:
+        loaded.notes.append(
+            f"{idle:.0%} of the processes' work does not count: a step has {settings.rows_per_step} rows for "
+            f"{stage.world.size} processes; set step_tokens to a multiple of {stage.world.size * settings.row_tokens:,}"
+        )
+        say(f"  {loaded.notes[-1]}")
     objective = make_objective(loaded.model, [plan, *([held_out] if held_out else [])])
     trainer = make_trainer(
         stage,
@@ -128,11 +142,20 @@ def fit(stage: StageContext, loaded: Loaded, make_objective: MakeObjective) -> t
         held_out=held_out,
         evaluate_every=settings.evaluate_every or max(1, plan.steps // 10),
         patience=settings.patience,
+        rows_at_once=loaded.budget.rows_at_once,
     )
-    record = run_trainer(stage, trainer)
+    with training_speed(loaded):
+        record = run_trainer(stage, trainer)
     if record.best_step is not None:
         loaded.notes.append(f"the weights are those of step {record.best_step}, where the held-out loss was lowest")
     return trainer, mixture
+
+
+def training_speed(loaded: Loaded) -> AbstractContextManager[None]:
+    """The model's layers compiled, where the budget has it so."""
+    if not loaded.budget.accelerated:
+        return nullcontext()
+    return compiled_layers(loaded.model, cheap_again=loaded.budget.recompute == "cheap")
 
 
 def run_trainer(stage: StageContext, trainer: Trainer) -> TrainingRecord:
@@ -156,11 +179,13 @@ def make_trainer(
     held_out: PackingPlan | None = None,
     evaluate_every: int = 0,
     patience: int = 0,
+    rows_at_once: int = 1,
     part: str = "",
 ) -> Trainer:
     """A trainer with the stage's settings, which keeps its checkpoints in the stage's folder.
 
     Args:
+        rows_at_once: rows of one pass, by the memory budget.
         part: of a stage that trains several times: which time this is.
     """
     settings = stage.settings
@@ -184,16 +209,40 @@ def make_trainer(
             save_seconds=0 if settings.save_every else 300,
             keep=settings.keep,
             pad_rows=stage.device.type == "cuda",
+            rows_at_once=rows_at_once,
         ),
         held_out=held_out,
         folder=stage.folder / "checkpoints" / part,
         key=stage.key,
         title=f"{stage.name} {part}".rstrip(),
+        world=stage.world,
     )
 
 
-def save_language_model(stage: StageContext, model: torch.nn.Module) -> None:
-    """The adapter by itself, if there is one, and the whole model."""
+def whole_model(stage: StageContext, loaded: Loaded) -> torch.nn.Module | None:
+    """The trained model in one piece; of several processes the first one's, in host memory, None in the others.
+
+    What was trained is gathered tensor by tensor and put into the start model, loaded once more: no GPU ever holds
+    all of it.
+    """
+    if stage.world.size == 1:
+        return loaded.model
+    assert loaded.rebuild is not None
+    trained = {name: p.detach() for name, p in loaded.model.named_parameters() if p.requires_grad}
+    weights = gather_weights(trained, stage.world)
+    if not stage.world.first:
+        return None
+    model = loaded.rebuild(torch.device("cpu"))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data = weights.pop(name)
+    return model
+
+
+def save_language_model(stage: StageContext, model: torch.nn.Module | None) -> None:
+    """The adapter by itself, if there is one, and the whole model; nothing where another process has the model."""
+    if model is None:
+        return
     with atomic_folder(stage.model_folder) as folder:
         if stage.settings.method != "full":
             save_adapter(model, str(folder / "adapter"))
@@ -224,13 +273,13 @@ def write_receipt(stage: StageContext, loaded: Loaded, trainer: Trainer, mixture
         targets=trainer.meter.target,
         stopped=record.stopped,
         speed=trainer.meter.speed(
-            matmul_parameters=loaded.parameters["matmul"],
+            matmul_parameters=loaded.parameters["matmul"] // stage.world.size,  # utilisation is that of one GPU
             lora=settings.method != "full",
             device=stage.device,
-            attention_width=attention_width(causal_lm(loaded.model).config),
+            attention_width=attention_width(causal_lm(loaded.model).config) // stage.world.size,
         ),
         memory=Memory(
-            predicted_gib=loaded.predicted_bytes / GIB,
+            predicted_gib=loaded.budget.needed / GIB,
             measured_gib=peak_memory(stage.device) / GIB,
             what="GPU memory" if stage.device.type == "cuda" else "resident memory of the process",
         ),
@@ -302,43 +351,19 @@ def block_shares(settings: GradientStage, mixture: Mixture) -> dict[str, BlockSh
     return found
 
 
-def predict_memory(stage: StageContext, config: PretrainedConfig, parameters: dict[str, int]) -> int:
-    """Predicted peak in bytes, said beside what there is."""
-    counts = (parameters["all"], parameters["trained"])
-    needed = stage_memory(stage.settings, config, *counts, device=stage.device, bf16=stage.bf16)
-    say(f"  memory: needs about {needed / GIB:.2f} of {available_memory(stage.device) / GIB:.0f} GiB")
-    return needed
-
-
-def stage_memory(
-    settings: GradientStage,
-    config: PretrainedConfig,
-    parameters: int,
-    trained: int,
-    *,
-    device: torch.device,
-    bf16: bool,
-) -> int:
-    """Predicted peak of a stage in bytes.
-
-    A policy that is trained in full keeps a copy of what it was; a reward model is taken to be as large as the policy.
-    The keys and values of answers being written are left out.
-    """
-    held = 2 if bf16 or settings.weights != "fp32" else 4
-    plan = plan_memory(
+def settle_budget(stage: StageContext, config: PretrainedConfig, parameters: dict[str, int]) -> Budget:
+    """How the stage is trained, said beside what that needs."""
+    budget = settle(
+        stage.settings,
         config,
-        parameters=parameters,
-        trained=trained,
-        row_tokens=settings.row_tokens,
-        compute_bytes=held,
-        frozen_bytes=frozen_bytes(config, parameters, settings.bits, held) if settings.bits else held,
-        recompute=settings.recompute,
-        on_cpu=device.type == "cpu",
+        parameters["all"],
+        parameters["trained"],
+        device=stage.device,
+        bf16=stage.bf16,
+        shards=stage.world.shards,
     )
-    plan = replace(plan, optimizer=int(trained * kept_bytes(settings.moments, settings.rounding)))
-    if settings.weights != "fp32":
-        plan = replace(plan, weights=2 * parameters, gradients=2 * trained)
-    copies = isinstance(settings, PolicyStage) and settings.method == "full"
-    copy = (4 if settings.weights == "fp32" else 2) * parameters if copies else 0
-    judges = held * parameters * len(reward_models(settings)) if isinstance(settings, PolicyStage | BestOfStage) else 0
-    return plan.total + copy + judges
+    say(f"  memory: {budget}")
+    if budget.accelerated:
+        tokens = budget.rows_at_once * stage.settings.row_tokens
+        say(f"  passes of {tokens:,} tokens, compiled layers, recomputed: {budget.recompute}")
+    return budget

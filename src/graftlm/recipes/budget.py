@@ -1,0 +1,168 @@
+"""The memory budget of a stage, settled before weights are loaded: how it is trained, and what that will need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import PretrainedConfig
+
+from graftlm.models.quantised import frozen_bytes
+from graftlm.recipes.stage_settings import BestOfStage, GradientStage, PolicyStage, TrainingStage, reward_models
+from graftlm.training.accelerated_memory import Recompute, plan_accelerated
+from graftlm.training.memory import GIB, available_memory, plan_memory
+from graftlm.training.optimizer import kept_bytes
+
+USABLE = 0.93
+"""Share of the memory that a plan may fill: the plan is right to 5 %, and the allocator leaves gaps."""
+
+LONGEST_PASS = 32_768
+"""Tokens of one pass beyond which nothing gets faster (0.5B on one H200: 16,384 to 32,768 brings 5 %)."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How a stage is trained.
+
+    Attributes:
+        accelerated: with compiled layers and stacked adapters.
+        rows_at_once: rows that one forward and backward pass takes.
+        recompute: what the backward pass computes again.
+        needed, available: bytes of memory.
+    """
+
+    accelerated: bool
+    rows_at_once: int
+    recompute: Recompute
+    needed: int
+    available: int
+
+    @property
+    def fits(self) -> bool:
+        return self.needed <= USABLE * self.available
+
+    def __str__(self) -> str:
+        return f"needs about {self.needed / GIB:.2f} of {self.available / GIB:.0f} GiB"
+
+
+def settle(
+    settings: GradientStage,
+    config: PretrainedConfig,
+    parameters: int,
+    trained: int,
+    *,
+    device: torch.device,
+    bf16: bool,
+    shards: int = 1,
+) -> Budget:
+    """The first of the ways to train that fits, the fastest first; the most frugal one where none does.
+
+    Args:
+        parameters, trained: number of all and of trained parameters.
+        shards: processes that share the weights.
+    """
+    available = available_memory(device)
+    found = None
+    for accelerated, rows, recompute in _ways(settings, device, bf16, shards):
+        if accelerated:
+            needed = _accelerated_memory(settings, config, parameters, trained, rows, recompute)
+        else:
+            again = recompute == "full"
+            needed = stage_memory(
+                settings, config, parameters, trained, device=device, bf16=bf16, shards=shards, recompute=again
+            )
+        found = Budget(accelerated, rows, recompute, needed, available)
+        if found.fits:
+            break
+    assert found is not None
+    return found
+
+
+def _ways(
+    settings: GradientStage, device: torch.device, bf16: bool, shards: int
+) -> Iterator[tuple[bool, int, Recompute]]:
+    """(accelerated, rows at once, recompute), the fastest first."""
+    asked = settings.recompute
+    gpu = device.type == "cuda"
+    if gpu and bf16 and shards == 1 and settings.compile and asked != "full" and _compiles(settings):
+        policies: list[Recompute] = ["none", "cheap"] if asked == "auto" else [asked]
+        for recompute in policies:
+            yield from ((True, rows, recompute) for rows in _passes(settings))
+    if asked == "auto" and gpu:
+        yield from ((False, 1, "none"), (False, 1, "full"))
+    else:
+        yield False, 1, "full" if asked == "full" else "none"
+
+
+def _compiles(settings: GradientStage) -> bool:
+    """Rollouts write answers with the model that is trained, token by token: compiling would cost more than it gives."""
+    return isinstance(settings, TrainingStage) and not isinstance(settings, BestOfStage) and settings.method != "qlora"
+
+
+def _passes(settings: GradientStage) -> Iterator[int]:
+    """Rows of one pass: what divides the rows of a step, the most first."""
+    assert isinstance(settings, TrainingStage)
+    step, most = settings.rows_per_step, max(1, LONGEST_PASS // settings.row_tokens)
+    return (rows for rows in range(min(step, most), 0, -1) if step % rows == 0)
+
+
+def _accelerated_memory(
+    settings: GradientStage,
+    config: PretrainedConfig,
+    parameters: int,
+    trained: int,
+    rows: int,
+    recompute: Recompute,
+) -> int:
+    assert isinstance(settings, TrainingStage)
+    in_fp32 = settings.method == "full" and settings.weights == "fp32"
+    return plan_accelerated(
+        config,
+        parameters=parameters,
+        trained=trained,
+        tokens=rows * settings.row_tokens,
+        weight_bytes=4 if in_fp32 else 2,
+        copy_bytes=2 if in_fp32 else 0,
+        moment_bytes=kept_bytes(settings.moments, settings.rounding),
+        float8=settings.float8,
+        recompute=recompute,
+        accumulates=settings.rows_per_step > rows,
+    ).total
+
+
+def stage_memory(
+    settings: GradientStage,
+    config: PretrainedConfig,
+    parameters: int,
+    trained: int,
+    *,
+    device: torch.device,
+    bf16: bool,
+    shards: int = 1,
+    recompute: bool = False,
+) -> int:
+    """Predicted peak in bytes of a stage that is not accelerated, of one of `shards` processes.
+
+    A policy that is trained in full keeps a copy of what it was; a reward model is taken to be as large as the policy.
+    The keys and values of answers being written are left out.
+    """
+    held = 2 if bf16 or settings.weights != "fp32" else 4
+    plan = plan_memory(
+        config,
+        parameters=parameters,
+        trained=trained,
+        row_tokens=settings.row_tokens,
+        compute_bytes=held,
+        frozen_bytes=frozen_bytes(config, parameters, settings.bits, held) if settings.bits else held,
+        recompute=recompute,
+        on_cpu=device.type == "cpu",
+    )
+    plan = replace(plan, optimizer=int(trained * kept_bytes(settings.moments, settings.rounding)))
+    if settings.weights != "fp32":
+        plan = replace(plan, weights=2 * parameters, gradients=2 * trained)
+    copies = isinstance(settings, PolicyStage) and settings.method == "full"
+    copy = (4 if settings.weights == "fp32" else 2) * parameters if copies else 0
+    judges = held * parameters * len(reward_models(settings)) if isinstance(settings, PolicyStage | BestOfStage) else 0
+    spread = (plan.weights + plan.gradients + plan.optimizer) * (shards - 1) // shards
+    return plan.total - spread + copy + judges
