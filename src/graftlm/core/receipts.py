@@ -140,6 +140,7 @@ class Receipt(BaseModel):
     stopped: str = ""
     speed: Speed | None = None
     memory: Memory | None = None
+    ways: dict[str, str] = Field(default_factory=dict, description="what was chosen to make it fast, and why")
     shares: dict[str, BlockShare] = Field(default_factory=dict)
     losses: list[dict[str, float]] = Field(default_factory=list)
     held_out: list[dict[str, float]] = Field(default_factory=list)

@@ -96,7 +96,7 @@ def _ways(
 
 
 def _compiles(settings: GradientStage) -> bool:
-    """Rollouts write answers with the model that is trained, token by token: compiling would cost more than it gives."""
+    """Rollouts write answers token by token with the model that is trained: compiling would cost more than it gives."""
     return isinstance(settings, TrainingStage) and not isinstance(settings, BestOfStage) and settings.method != "qlora"
 
 

@@ -37,9 +37,9 @@ from graftlm.recipes.stage_settings import (
     TrainingStage,
 )
 from graftlm.recipes.stages.base import prepare_base, tokenizer_key
+from graftlm.recipes.stages.blocks import tokens_for_epochs
 from graftlm.recipes.stages.context import FALLBACK_TEMPLATE, choose_bf16, choose_device, choose_template
 from graftlm.recipes.stages.rewards import rule_reward
-from graftlm.recipes.stages.tuning import tokens_for_epochs
 from graftlm.recipes.tokenise import Form, TokenisedBlock, form_of, token_share, tokenise
 from graftlm.training.distributed import processes
 from graftlm.training.epochs import HEURISTIC

@@ -34,14 +34,9 @@ from graftlm.objectives.causal_lm import CausalLM
 from graftlm.recipes.stage_settings import BestOfStage
 from graftlm.recipes.stages.comparing import compare_stage, encode_for_answers, room_for_prompt
 from graftlm.recipes.stages.context import StageContext
+from graftlm.recipes.stages.outcome import save_language_model, write_receipt
 from graftlm.recipes.stages.rewards import build_reward
-from graftlm.recipes.stages.tuning import (
-    load_trainable,
-    make_trainer,
-    run_trainer,
-    save_language_model,
-    write_receipt,
-)
+from graftlm.recipes.stages.tuning import load_trainable, make_trainer, run_trainer
 from graftlm.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from graftlm.training.trainer import Trainer
 

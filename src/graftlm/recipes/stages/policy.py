@@ -16,14 +16,9 @@ from graftlm.models.trunk import causal_lm
 from graftlm.recipes.stage_settings import GrpoStage, PolicyStage, PpoStage
 from graftlm.recipes.stages.comparing import compare_stage, encode_for_answers
 from graftlm.recipes.stages.context import StageContext
+from graftlm.recipes.stages.outcome import save_language_model, write_receipt
 from graftlm.recipes.stages.rewards import build_reward
-from graftlm.recipes.stages.tuning import (
-    load_trainable,
-    make_trainer,
-    run_trainer,
-    save_language_model,
-    write_receipt,
-)
+from graftlm.recipes.stages.tuning import load_trainable, make_trainer, run_trainer
 
 
 def run(stage: StageContext) -> Receipt:

@@ -17,9 +17,10 @@ from graftlm.objectives.scores import PairScores, pair_scores, unpaired_scores
 from graftlm.recipes.stage_settings import DpoStage, KtoStage, OrpoStage, PreferenceStage, SimpoStage
 from graftlm.recipes.stages.comparing import compare_stage
 from graftlm.recipes.stages.context import StageContext
+from graftlm.recipes.stages.outcome import save_language_model, whole_model, write_receipt
 from graftlm.recipes.stages.reward import say_quality
 from graftlm.recipes.stages.rewards import build_reward
-from graftlm.recipes.stages.tuning import fit, load_trainable, save_language_model, whole_model, write_receipt
+from graftlm.recipes.stages.tuning import fit, load_trainable
 from graftlm.training.objective import Objective
 
 

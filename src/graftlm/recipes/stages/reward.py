@@ -16,7 +16,8 @@ from graftlm.objectives.diagnosis import diagnose
 from graftlm.objectives.reward import PairwiseReward
 from graftlm.recipes.stage_settings import RewardStage
 from graftlm.recipes.stages.context import StageContext
-from graftlm.recipes.stages.tuning import fit, load_trainable, save_format, whole_model, write_receipt
+from graftlm.recipes.stages.outcome import save_format, whole_model, write_receipt
+from graftlm.recipes.stages.tuning import fit, load_trainable
 from graftlm.training.distributed import call_gathered, give_back
 from graftlm.training.objective import Objective
 

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from transformers import PretrainedConfig
 
 from graftlm.core.console import say
-from graftlm.core.files import atomic_folder
-from graftlm.core.receipts import BlockShare, Memory, Receipt, versions
-from graftlm.data.mixing import Mixture, mix
+from graftlm.core.receipts import Receipt
+from graftlm.data.mixing import Mixture
 from graftlm.data.packing import PackingPlan, pack
-from graftlm.data.store import TokenStore
 from graftlm.models.acceleration import accelerate, compiled_layers
 from graftlm.models.adapters import (
     make_trainable,
-    merge_adapter,
     parameter_counts,
     recompute_activations,
-    save_adapter,
 )
-from graftlm.models.loading import load_model, save_model
+from graftlm.models.loading import load_model
 from graftlm.models.trunk import causal_lm
 from graftlm.recipes.budget import Budget, settle
-from graftlm.recipes.stage_settings import GradientStage, TrainingStage
-from graftlm.recipes.stages.context import StageContext, now
-from graftlm.recipes.tokenise import token_share
-from graftlm.training.distributed import gather_weights, shard_model
-from graftlm.training.epochs import HEURISTIC, epochs_for
+from graftlm.recipes.stage_settings import TrainingStage
+from graftlm.recipes.stages.blocks import mix_blocks, pack_held_out
+from graftlm.recipes.stages.context import StageContext
+from graftlm.recipes.stages.outcome import Loaded, save_language_model, whole_model, write_receipt
+from graftlm.training.distributed import shard_model
 from graftlm.training.feed import Feed
-from graftlm.training.memory import GIB, peak_memory, reset_peak
-from graftlm.training.meter import attention_width
+from graftlm.training.memory import reset_peak
 from graftlm.training.objective import Objective
 from graftlm.training.profiling import SKIPPED, StepProfile
 from graftlm.training.trainer import Trainer, TrainingRecord, TrainingSettings
@@ -44,19 +36,6 @@ PADDED = "this model's attention cannot keep packed documents apart: they are pa
 
 MakeObjective = Callable[[torch.nn.Module, list[PackingPlan]], Objective]
 """The trainable model, and the plans (training rows, held-out rows if any) → what is minimised."""
-
-
-@dataclass
-class Loaded:
-    """A model ready to be trained, and what is known about it."""
-
-    model: torch.nn.Module
-    parameters: dict[str, int]
-    budget: Budget
-    began: float = field(default_factory=time.perf_counter)
-    started: str = field(default_factory=now)
-    notes: list[str] = field(default_factory=list)
-    rebuild: Callable[[torch.device], torch.nn.Module] | None = None  # the model as it was loaded, once more
 
 
 def train(stage: StageContext, make_objective: MakeObjective) -> Receipt:
@@ -217,138 +196,6 @@ def make_trainer(
         title=f"{stage.name} {part}".rstrip(),
         world=stage.world,
     )
-
-
-def whole_model(stage: StageContext, loaded: Loaded) -> torch.nn.Module | None:
-    """The trained model in one piece; of several processes the first one's, in host memory, None in the others.
-
-    What was trained is gathered tensor by tensor and put into the start model, loaded once more: no GPU ever holds
-    all of it.
-    """
-    if stage.world.size == 1:
-        return loaded.model
-    assert loaded.rebuild is not None
-    trained = {name: p.detach() for name, p in loaded.model.named_parameters() if p.requires_grad}
-    weights = gather_weights(trained, stage.world)
-    if not stage.world.first:
-        return None
-    model = loaded.rebuild(torch.device("cpu"))
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            parameter.data = weights.pop(name)
-    return model
-
-
-def save_language_model(stage: StageContext, model: torch.nn.Module | None) -> None:
-    """The adapter by itself, if there is one, and the whole model; nothing where another process has the model."""
-    if model is None:
-        return
-    with atomic_folder(stage.model_folder) as folder:
-        if stage.settings.method != "full":
-            save_adapter(model, str(folder / "adapter"))
-        save_model(merge_adapter(model), stage.tokenizer, folder, save_format(stage))
-
-
-def save_format(stage: StageContext) -> torch.dtype:
-    return torch.bfloat16 if stage.recipe.save_as == "bf16" else torch.float32
-
-
-def write_receipt(stage: StageContext, loaded: Loaded, trainer: Trainer, mixture: Mixture | None = None) -> Receipt:
-    """The receipt of a stage that was trained; `mixture` where it was trained on given data."""
-    settings, record = stage.settings, trainer.record
-    rows = {name: block.train.accounting for name, block in stage.blocks.items()}
-    asked = {name: prompts.accounting for name, prompts in stage.prompts.items()}
-    return Receipt(
-        stage=stage.name,
-        kind=settings.stage,
-        key=stage.key,
-        seed=stage.recipe.seed,
-        started=loaded.started,
-        seconds=time.perf_counter() - loaded.began,
-        versions=versions(),
-        inputs=stage.inputs,
-        settings=settings.model_dump(mode="json", by_alias=True),
-        steps=record.steps,
-        tokens=int(mixture.lengths.sum()) if mixture is not None else trainer.meter.all - trainer.meter.padding,
-        targets=trainer.meter.target,
-        stopped=record.stopped,
-        speed=trainer.meter.speed(
-            matmul_parameters=loaded.parameters["matmul"] // stage.world.size,  # utilisation is that of one GPU
-            lora=settings.method != "full",
-            device=stage.device,
-            attention_width=attention_width(causal_lm(loaded.model).config) // stage.world.size,
-        ),
-        memory=Memory(
-            predicted_gib=loaded.budget.needed / GIB,
-            measured_gib=peak_memory(stage.device) / GIB,
-            what="GPU memory" if stage.device.type == "cuda" else "resident memory of the process",
-        ),
-        shares=block_shares(settings, mixture) if mixture is not None else {},
-        losses=record.losses,
-        held_out=record.held_out,
-        accounting=rows or asked,
-        parameters=loaded.parameters,
-        notes=loaded.notes,
-    )
-
-
-def mix_blocks(stage: StageContext, settings: TrainingStage, notes: list[str]) -> Mixture:
-    """Decide how many tokens to train on, and draw them."""
-    stores = {name: stage.blocks[name].train for name in settings.blocks}
-    shares = token_share(settings.blocks, stores)
-    own: list[str] = []
-    tokens = settings.tokens or tokens_for_epochs(settings.epochs, stores, shares, own)
-    for note in own:
-        say(f"  {note}")
-    notes += own
-    order = settings.mix or stage.recipe.mix
-    return mix(stores, shares, tokens, order, stage.recipe.seed)
-
-
-def tokens_for_epochs(
-    epochs: float | str, stores: dict[str, TokenStore], shares: dict[str, float], notes: list[str]
-) -> int:
-    """Tokens of the whole mix when the first block is passed over `epochs` times."""
-    first = next(iter(shares))
-    samples = stores[first].samples
-    if epochs == "auto":
-        epochs = epochs_for(samples)
-        notes.append(f"epochs: {epochs:.1f} for the {samples:,} samples of {first}, by {HEURISTIC}")
-    return int(float(epochs) * float(stores[first].offsets[-1]) / shares[first])
-
-
-def pack_held_out(stage: StageContext) -> PackingPlan | None:
-    """All samples kept back, once each, numbered apart from the training blocks."""
-    stores = [stage.blocks[name].held_out for name in stage.settings.blocks]
-    counts = [store.samples for store in stores]
-    if sum(counts) == 0:
-        return None
-    mixture = Mixture(
-        tuple(stage.settings.blocks),
-        tuple(stores),
-        np.repeat(np.arange(len(stores)), counts),
-        np.concatenate([np.arange(count) for count in counts]),
-        np.concatenate([store.sample_lengths for store in stores]),
-        first_block=len(stores),
-    )
-    return pack(mixture, row_tokens=stage.settings.row_tokens)
-
-
-def block_shares(settings: GradientStage, mixture: Mixture) -> dict[str, BlockShare]:
-    """What was asked of each block, and what was trained on."""
-    requested = token_share(settings.blocks, dict(zip(mixture.names, mixture.stores, strict=True)))
-    realised = mixture.realised_shares()
-    found = {}
-    for place, (name, store) in enumerate(zip(mixture.names, mixture.stores, strict=True)):
-        chosen = mixture.block == place
-        found[name] = BlockShare(
-            requested=requested[name],
-            realised=realised[name],
-            samples=int(chosen.sum()),
-            tokens=int(mixture.lengths[chosen].sum()),
-            epochs=float(chosen.sum() / max(store.samples, 1)),
-        )
-    return found
 
 
 def settle_budget(stage: StageContext, config: PretrainedConfig, parameters: dict[str, int]) -> Budget:
