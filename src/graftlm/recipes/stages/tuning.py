@@ -20,6 +20,7 @@ from graftlm.models.adapters import (
 )
 from graftlm.models.loading import load_model
 from graftlm.models.trunk import causal_lm
+from graftlm.objectives.causal_lm import CausalLM
 from graftlm.recipes.budget import Budget, settle
 from graftlm.recipes.stage_settings import TrainingStage
 from graftlm.recipes.stages.blocks import mix_blocks, pack_held_out
@@ -122,6 +123,7 @@ def fit(stage: StageContext, loaded: Loaded, make_objective: MakeObjective) -> t
         evaluate_every=settings.evaluate_every or max(1, plan.steps // 10),
         patience=settings.patience,
         rows_at_once=loaded.budget.rows_at_once,
+        autocast=stage.bf16 and not (isinstance(objective, CausalLM) and _all_bf16(loaded)),
     )
     with training_speed(loaded):
         record = run_trainer(stage, trainer)
@@ -159,12 +161,14 @@ def make_trainer(
     evaluate_every: int = 0,
     patience: int = 0,
     rows_at_once: int = 1,
+    autocast: bool | None = None,
     part: str = "",
 ) -> Trainer:
     """A trainer with the stage's settings, which keeps its checkpoints in the stage's folder.
 
     Args:
         rows_at_once: rows of one pass, by the memory budget.
+        autocast: compute in bf16 what is held in fp32; by default where the stage is to compute in bf16.
         part: of a stage that trains several times: which time this is.
     """
     settings = stage.settings
@@ -179,7 +183,7 @@ def make_trainer(
             clip=settings.clip,
             moments=settings.moments,
             rounding=settings.rounding,
-            bf16=stage.bf16,
+            bf16=stage.bf16 if autocast is None else autocast,
             seed=stage.recipe.seed,
             log_every=max(1, feed.steps // 100),
             evaluate_every=evaluate_every,
@@ -214,3 +218,10 @@ def settle_budget(stage: StageContext, config: PretrainedConfig, parameters: dic
         tokens = budget.rows_at_once * stage.settings.row_tokens
         say(f"  passes of {tokens:,} tokens, compiled layers, recomputed: {budget.recompute}")
     return budget
+
+
+def _all_bf16(loaded: Loaded) -> bool:
+    """Accelerated layers on bf16 weights have nothing that autocast would have to cast. Objectives that compare with
+    a reference keep it, because the reference is computed under it."""
+    weight = causal_lm(loaded.model).get_input_embeddings().weight
+    return loaded.budget.accelerated and weight.dtype == torch.bfloat16
