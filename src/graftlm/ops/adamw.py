@@ -116,7 +116,7 @@ def adamw_(
     if not weight.numel():
         return  # a process's shard of a short vector may be empty
     if weight.is_cuda:
-        from graftlm.ops.adamw_kernel import adamw_kernel_
+        from graftlm.ops.kernels.adamw import adamw_kernel_
 
         adamw_kernel_(weight, gradient, slots, numbers, rounding=rounding, number=number, factor=factor)
     else:

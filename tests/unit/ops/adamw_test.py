@@ -161,7 +161,7 @@ def three_steps(update, device: torch.device, weights: torch.dtype, moments, rou
 
 def assert_kernel_is_reference(device: torch.device, weights: torch.dtype, moments, rounding) -> None:
     """Equal but for the last bit of roots and quotients; that bit may turn a rounding the other way."""
-    from graftlm.ops.adamw_kernel import adamw_kernel_
+    from graftlm.ops.kernels.adamw import adamw_kernel_
 
     wanted = three_steps(adamw_reference_, CPU, weights, moments, rounding)
     found = three_steps(adamw_kernel_, device, weights, moments, rounding)
