@@ -1,29 +1,30 @@
-"""What the speed benches share: model shapes, rows, the timed run, and how a result is printed."""
+"""What the speed benches share: model shapes, rows of documents, the timed run, floors and peers."""
 
 from __future__ import annotations
 
-import datetime
 import json
-import platform
 import random
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from graftlm.data.encode import Encoded
 from graftlm.data.packing import PackingPlan, pack_samples
 from graftlm.data.store import TokenStore
-from graftlm.models.trunk import prepare_trunk
+from graftlm.models.acceleration import accelerate, compiled_layers
+from graftlm.models.adapters import make_trainable, parameter_counts
+from graftlm.models.trunk import causal_lm, prepare_trunk
 from graftlm.objectives.causal_lm import CausalLM
+from graftlm.training.accelerated_memory import Recompute, plan_accelerated
+from graftlm.training.meter import attention_width
+from graftlm.training.optimizer import kept_bytes
 from graftlm.training.trainer import Trainer, TrainingSettings
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -62,74 +63,139 @@ def mixed_lengths(count: int, longest: int = 2048) -> list[int]:
     return [min(longest, max(16, int(rng.lognormvariate(5.5, 0.8)))) for _ in range(count)]
 
 
-def plan_of(lengths: list[int], row_tokens: int, vocabulary: int, rows: int) -> PackingPlan:
-    """The first `rows` packed rows of random documents; every token is a target."""
-    rng = np.random.default_rng(0)
-    documents = [Encoded(rng.integers(5, vocabulary, n, dtype=np.uint32), np.ones(n, np.bool_)) for n in lengths]
-    plan = pack_samples(TokenStore.in_memory(documents), row_tokens)
-    assert plan.rows >= rows, "too few documents for the rows of this bench"
-    return PackingPlan(plan.mixture, plan.order, plan.row_edges[: rows + 1], row_tokens, 1)
+def uniform_lengths(count: int, length: int) -> list[int]:
+    return [length] * count
+
+
+@dataclass(frozen=True)
+class Work:
+    """One configuration to be timed.
+
+    Attributes:
+        lengths: of documents; None: of mixed length, else all of this one.
+        row_tokens: tokens of one forward and backward pass.
+        passes: passes of one optimizer step.
+        compute_again: `cheap` recomputes all but the matmuls.
+    """
+
+    shape: str
+    method: str = "lora"
+    float8: bool = False
+    length: int | None = None
+    row_tokens: int = 16_384
+    passes: int = 1
+    recompute: Recompute = "none"
+    compiled: bool = True
+
+    def __str__(self) -> str:
+        kind = f"rows of {self.length:,}" if self.length else "mixed lengths"
+        bits = "e4m3" if self.float8 else "bf16"
+        passes = f"{self.passes} x {self.row_tokens:,}"
+        again = "" if self.recompute == "none" else f", recompute {self.recompute}"
+        return f"{self.shape} {self.method} {bits}, {kind}, {passes}{again}"
 
 
 @dataclass(frozen=True)
 class Timed:
-    """What a timed training run found, warm-up left out.
+    """What a timed run found, warm-up left out.
 
     Attributes:
         useful: non-padding tokens a second, from the median step.
-        seconds: of each step.
-        squares: Σ over the documents of a step of their squared length, a step; for the attention's FLOPs.
-        peak_gib: of GPU memory.
+        operations: FLOP of a useful token, by the formula in `floating_point_operations`.
+        predicted_gib, peak_gib: of GPU memory.
+        matmul: parameters that take part in products.
     """
 
     useful: float
-    seconds: list[float]
-    squares: float
+    operations: float
+    predicted_gib: float
     peak_gib: float
-    losses: list[float] = field(default_factory=list)
+    matmul: int
+
+    @property
+    def tflops(self) -> float:
+        return self.useful * self.operations / 1e12
 
 
-def timed_training(model: torch.nn.Module, plan: PackingPlan, *, learning_rate: float = 1e-5, **settings: Any) -> Timed:
-    """Train one step a row with graft's own trainer, each step timed by itself."""
-    device = next(model.parameters()).device
+def timed(work: Work, device: torch.device, steps: int = 6) -> Timed:
+    """Train `steps` steps after the warm-up with graft's own trainer, each timed by itself.
+
+    Full training: weights in bf16, rounded stochastically, and moments in bf16.
+    """
+    model: torch.nn.Module = random_model(work.shape, device)
+    if work.method == "lora":
+        model = make_trainable(model, "lora", rank=16, alpha=16)
+    else:
+        model.requires_grad_(True)
+    accelerate(model, float8=work.float8)
+    counts = parameter_counts(model)
+    plan = plan_of(work, WARM_UP + steps)
+    moments = "fp32" if work.method == "lora" else "bf16"
+    settings = TrainingSettings(1e-5, pad_rows=True, log_every=1000, moments=moments)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    marks = []
+    marks: list[float] = []
 
     def on_step(_: int) -> None:
         if device.type == "cuda":
             torch.cuda.synchronize()
         marks.append(time.perf_counter())
 
-    trainer = Trainer(
-        model, CausalLM(), plan, TrainingSettings(learning_rate, pad_rows=True, log_every=1000, **settings)
-    )
-    record = trainer.fit(on_step)
-    seconds = np.diff(marks)[WARM_UP - 1 :].tolist()
+    trainer = Trainer(model, CausalLM(), plan, settings)
+    layers = compiled_layers(model, cheap_again=work.recompute == "cheap") if work.compiled else nullcontext()
+    with layers:
+        trainer.fit(on_step)
     lengths = plan.mixture.lengths[plan.order]
-    useful = np.add.reduceat(lengths, plan.row_edges[:-1])[WARM_UP:]
-    squares = np.add.reduceat(lengths.astype(float) ** 2, plan.row_edges[:-1])[WARM_UP:]
-    rate = median(u / s for u, s in zip(useful, seconds, strict=True))
-    peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
-    return Timed(rate, seconds, float(squares.mean()), peak, [entry["loss"] for entry in record.losses])
+    edges = plan.row_edges[:-1:work.passes]
+    useful = np.add.reduceat(lengths, edges)[WARM_UP:]
+    rates = [n / s for n, s in zip(useful, np.diff(marks)[WARM_UP - 1 :], strict=True)]
+    needed = plan_accelerated(
+        causal_lm(model).config,
+        parameters=counts["all"],
+        trained=counts["trained"],
+        tokens=work.row_tokens,
+        weight_bytes=2,
+        moment_bytes=kept_bytes(moments, "stochastic"),
+        float8=work.float8,
+        recompute=work.recompute,
+        accumulates=work.passes > 1,
+    )
+    return Timed(
+        useful=median(rates),
+        operations=floating_point_operations(model, lengths, counts["matmul"], frozen=work.method == "lora"),
+        predicted_gib=needed.total / 2**30,
+        peak_gib=torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0,
+        matmul=counts["matmul"],
+    )
 
 
-def model_flops(model: torch.nn.Module, timed: Timed, *, frozen: bool) -> float:
-    """FLOP of one useful token: 6 (frozen weights: 4) a weight that is multiplied, and causal attention.
+def plan_of(work: Work, steps: int) -> PackingPlan:
+    """As many rows as the steps need, of random tokens, all of them targets."""
+    rng, rows = np.random.default_rng(0), steps * work.passes
+    if work.length is None:
+        lengths = mixed_lengths(rows * work.row_tokens // 300, min(2048, work.row_tokens))
+    else:
+        lengths = uniform_lengths(rows * work.row_tokens // work.length, work.length)
+    vocabulary = SHAPES[work.shape]["vocab_size"]
+    documents = [Encoded(rng.integers(5, vocabulary, n, dtype=np.uint32), np.ones(n, np.bool_)) for n in lengths]
+    plan = pack_samples(TokenStore.in_memory(documents), work.row_tokens)
+    assert plan.rows >= rows, "too few documents for the rows of this bench"
+    order = plan.order[: plan.row_edges[rows]]
+    return PackingPlan(plan.mixture, order, plan.row_edges[: rows + 1], work.row_tokens, work.passes)
 
-    Causal attention of a document of n tokens: 4·n²/2 FLOP a head and head dimension forward, twice that backward.
-    """
-    config = model.config if hasattr(model, "config") else model.get_base_model().config  # type: ignore[operator]
-    names = [(name, p) for name, p in model.named_parameters() if "lora_" not in name]
-    tied = bool(config.tie_word_embeddings)
-    matmul = sum(p.numel() for name, p in names if p.ndim > 1 and ("embed_tokens" not in name or tied))
-    head_size = config.hidden_size // config.num_attention_heads
-    tokens = timed.useful * median(timed.seconds)
-    attention = 6 * config.num_hidden_layers * config.num_attention_heads * head_size * timed.squares / tokens
-    return (4 if frozen else 6) * matmul + attention
+
+FORMULA = "(6, frozen weights 4) x weights that are multiplied + 12 x layers x heads x head size x mean context"
 
 
-def gemm_rate(seconds: float = 3.0, size: tuple[int, int, int] = (16384, 4096, 11008)) -> tuple[float, float]:
+def floating_point_operations(
+    model: torch.nn.Module, lengths: np.ndarray, matmul: int, *, frozen: bool
+) -> float:
+    """FLOP of one token: `FORMULA`. Mean context: tokens that a position attends to, itself included."""
+    context = float((lengths * (lengths + 1)).sum() / 2 / lengths.sum())
+    return (4 if frozen else 6) * matmul + 12 * attention_width(causal_lm(model).config) * context
+
+
+def gemm_rates(seconds: float = 3.0, size: tuple[int, int, int] = (16384, 4096, 11008)) -> tuple[float, float]:
     """TFLOP/s of bf16 products on random data: of a burst on a cool card, and sustained under its power limit."""
     T, K, N = size
     x, w = (torch.randn(*shape, device="cuda", dtype=torch.bfloat16) for shape in ((T, K), (K, N)))
@@ -143,40 +209,15 @@ def gemm_rate(seconds: float = 3.0, size: tuple[int, int, int] = (16384, 4096, 1
         return times * 2 * T * K * N / (time.perf_counter() - began) / 1e12
 
     rate(3)
-    short, began, found = rate(10), time.perf_counter(), []
+    burst, began, found = rate(10), time.perf_counter(), []
     while time.perf_counter() - began < seconds:
         found.append(rate(50))
-    return short, median(found[len(found) // 2 :])
+    return burst, median(found[len(found) // 2 :])
 
 
-def report(bench: str, rows: list[dict[str, Any]], receipt: Path | None) -> None:
-    """A table, then one JSON line, which is written to `receipt` as well."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[_shown(row.get(name)) for name in columns] for row in rows]
-    widths = [max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))]
-    for line in [columns, *cells]:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    result = {
-        "bench": bench,
-        "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                     "transformers": transformers.__version__},
-        "rows": rows,
-    }  # fmt: skip
-    if receipt is not None:
-        receipt.parent.mkdir(parents=True, exist_ok=True)
-        receipt.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
-    sys.stdout.flush()
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return "" if value is None else str(value)
-
-
-def main_work(work: Callable[[], None]) -> None:
-    torch.set_float32_matmul_precision("high")
-    work()
+def read_peers(path: Path | None) -> list[dict[str, Any]]:
+    """The JSON lines that bench/peers/* printed; lines that are none are passed over."""
+    if path is None or not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.startswith('{"peer"')]

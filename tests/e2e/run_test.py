@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,31 @@ def test_the_order_can_be_changed(tmp_path: Path, nursery: Any, small_recipe: An
     assert made["hybrid"]["key"] != made["sequential"]["key"]
     assert weights(tmp_path / "hybrid") != weights(tmp_path / "sequential")
     assert made["hybrid"]["losses"] != made["sequential"]["losses"]
+
+
+def test_speed_settings_change_nothing_on_a_cpu(tmp_path: Path, nursery: Any, small_recipe: Any, weights: Any) -> None:
+    """Four rows a step: there, each is a pass of its own, whatever the keys of a GPU say."""
+    recipe = small_recipe(tmp_path, leave_out=("stages.sft", "stages.dpo", "evaluation"))
+    stage = ("stages.pretrain.tokens=3000", "stages.pretrain.step_tokens=1024")
+    keys = {"fast": (), "plain": ("stages.pretrain.compile=false", "stages.pretrain.recompute=none")}
+    made = {}
+    for name, more in keys.items():
+        done = nursery.run(tmp_path, "run", recipe, f"output={name}", *stage, *more)
+        assert done.code == 0, done.said
+        assert "4 × 256 tokens" in done.out and "compiled" not in done.out
+        assert re.search(r"memory: needs about \d+\.\d\d of \d+ GiB", done.out)
+        made[name] = receipt(tmp_path / name, "01-pretrain")
+        assert made[name]["steps"] == 3
+        assert made[name]["ways"] == made["fast"]["ways"]
+        assert made[name]["ways"]["pass"] == "256 tokens" and made[name]["ways"]["layers"] == "recomputed: none"
+    assert made["fast"]["losses"] == made["plain"]["losses"]
+    assert weights(tmp_path / "fast") == weights(tmp_path / "plain")
+
+
+def test_the_check_says_what_each_stage_needs(tmp_path: Path, nursery: Any, small_recipe: Any) -> None:
+    recipe = small_recipe(tmp_path)
+    done = nursery.run(tmp_path, "check", recipe)
+    assert done.code == 0, done.said
+    needs = [(float(x), int(y)) for x, y in re.findall(r"needs about (\d+\.\d\d) of (\d+) GiB", done.out)]
+    assert len(needs) == len(STAGES)
+    assert all(0 < needed < available for needed, available in needs)

@@ -33,7 +33,7 @@ class PackedBatch:
         document: [N] int64; a number that each document keeps whenever it is seen, -1 for padding.
         value: [N] fp32; the number that belongs to each document (see `Encoded`), 0 for padding.
         target_count: positions that bear a target.
-        padding: tokens of the last document when it only fills up the row (0 when rows are not filled).
+        padding: tokens of the documents at the end that only fill up the row (0 when rows are not filled).
         longest: tokens of the longest document, padding included.
     """
 
@@ -58,7 +58,7 @@ class PackedBatch:
     @property
     def documents(self) -> int:
         """Documents of the row, padding left out."""
-        return len(self.document) - bool(self.padding)
+        return int((self.document >= 0).sum())
 
 
 @dataclass(frozen=True)
@@ -150,15 +150,18 @@ class PackingPlan:
 
 
 def join(rows: Sequence[PackedBatch], pad_to: int | None = None) -> PackedBatch:
-    """Rows without padding, end to end; `pad_to` fills them up with one more document without targets."""
+    """Rows without padding, end to end; `pad_to` fills them up with documents without targets.
+
+    None of these is longer than a row: positions of a model end somewhere, and rotary embeddings may answer to them.
+    """
     edges = [0, *itertools.accumulate(len(row.tokens) for row in rows)]
     n = edges[-1]
     padding = max(0, (pad_to or 0) - n)
     if len(rows) == 1 and not padding:
         return rows[0]
     starts = [row.boundaries[:-1] + start for row, start in zip(rows, edges, strict=False)]
-    ends = torch.tensor([n, n + padding] if padding else [n], dtype=torch.int32)
-    extra = int(padding > 0)  # documents
+    ends = torch.tensor([*range(n, n + padding, (pad_to or 0) // len(rows) or 1), n + padding], dtype=torch.int32)
+    extra = len(ends) - 1  # documents
     return PackedBatch(
         F.pad(torch.cat([row.tokens for row in rows]), (0, padding)),
         F.pad(torch.cat([row.targets for row in rows]), (0, padding), value=IGNORE),
@@ -167,7 +170,7 @@ def join(rows: Sequence[PackedBatch], pad_to: int | None = None) -> PackedBatch:
         F.pad(torch.cat([row.value for row in rows]), (0, extra)),
         sum(row.target_count for row in rows),
         padding,
-        max(padding, *(row.longest for row in rows)),
+        max(*ends.diff().tolist(), *(row.longest for row in rows), 0, 0),
     )
 
 

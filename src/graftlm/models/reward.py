@@ -45,8 +45,8 @@ class Row(Protocol):
         """[N + 1] int32; where each document starts, and T."""
 
     @property
-    def padding(self) -> int:
-        """Tokens of the last document when it only fills up the row, else 0."""
+    def documents(self) -> int:
+        """Documents of the row; those behind them only fill it up."""
 
     @property
     def longest(self) -> int:
@@ -107,7 +107,7 @@ def is_encoder_place(base: str) -> bool:
 
 def document_rewards(model: torch.nn.Module, batch: Row) -> torch.Tensor:
     """[N] fp32: the reward of each document (padding document left out), as transformers' own forward gives it."""
-    boundaries = batch.boundaries[:-1] if batch.padding else batch.boundaries
+    boundaries = batch.boundaries[: batch.documents + 1]
     if is_encoder(model):
         return _encoder_rewards(model, batch.tokens, boundaries)
     states_TD = hidden_states(model, batch.tokens, batch.boundaries, batch.longest)

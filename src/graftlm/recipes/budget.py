@@ -27,12 +27,14 @@ class Budget:
 
     Attributes:
         accelerated: with compiled layers and stacked adapters.
+        float8: with products in 8 bits.
         rows_at_once: rows that one forward and backward pass takes.
         recompute: what the backward pass computes again.
         needed, available: bytes of memory.
     """
 
     accelerated: bool
+    float8: bool
     rows_at_once: int
     recompute: Recompute
     needed: int
@@ -54,25 +56,27 @@ def settle(
     *,
     device: torch.device,
     bf16: bool,
+    processes: int = 1,
     shards: int = 1,
 ) -> Budget:
     """The first of the ways to train that fits, the fastest first; the most frugal one where none does.
 
     Args:
         parameters, trained: number of all and of trained parameters.
-        shards: processes that share the weights.
+        processes: that train together; layers are compiled in one alone.
+        shards: how many of them share the weights.
     """
     available = available_memory(device)
-    found = None
-    for accelerated, rows, recompute in _ways(settings, device, bf16, shards):
+    found, eight = None, settings.float8 and multiplies_in_8_bits(device)
+    for accelerated, rows, recompute in _ways(settings, device, bf16, processes):
         if accelerated:
-            needed = _accelerated_memory(settings, config, parameters, trained, rows, recompute)
+            needed = _accelerated_memory(settings, config, parameters, trained, rows, recompute, float8=eight)
         else:
             again = recompute == "full"
             needed = stage_memory(
                 settings, config, parameters, trained, device=device, bf16=bf16, shards=shards, recompute=again
             )
-        found = Budget(accelerated, rows, recompute, needed, available)
+        found = Budget(accelerated, accelerated and eight, rows, recompute, needed, available)
         if found.fits:
             break
     assert found is not None
@@ -80,12 +84,12 @@ def settle(
 
 
 def _ways(
-    settings: GradientStage, device: torch.device, bf16: bool, shards: int
+    settings: GradientStage, device: torch.device, bf16: bool, processes: int
 ) -> Iterator[tuple[bool, int, Recompute]]:
     """(accelerated, rows at once, recompute), the fastest first."""
     asked = settings.recompute
     gpu = device.type == "cuda"
-    if gpu and bf16 and shards == 1 and settings.compile and asked != "full" and _compiles(settings):
+    if gpu and bf16 and processes == 1 and settings.compile and asked != "full" and _compiles(settings):
         policies: list[Recompute] = ["none", "cheap"] if asked == "auto" else [asked]
         for recompute in policies:
             yield from ((True, rows, recompute) for rows in _passes(settings))
@@ -93,6 +97,11 @@ def _ways(
         yield from ((False, 1, "none"), (False, 1, "full"))
     else:
         yield False, 1, "full" if asked == "full" else "none"
+
+
+def multiplies_in_8_bits(device: torch.device) -> bool:
+    """Ada, Hopper and newer cards do (compute capability 8.9)."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 def _compiles(settings: GradientStage) -> bool:
@@ -114,6 +123,8 @@ def _accelerated_memory(
     trained: int,
     rows: int,
     recompute: Recompute,
+    *,
+    float8: bool,
 ) -> int:
     assert isinstance(settings, TrainingStage)
     in_fp32 = settings.method == "full" and settings.weights == "fp32"
@@ -125,7 +136,7 @@ def _accelerated_memory(
         weight_bytes=4 if in_fp32 else 2,
         copy_bytes=2 if in_fp32 else 0,
         moment_bytes=kept_bytes(settings.moments, settings.rounding),
-        float8=settings.float8,
+        float8=float8,
         recompute=recompute,
         accumulates=settings.rows_per_step > rows,
     ).total

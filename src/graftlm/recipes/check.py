@@ -200,7 +200,9 @@ def _budget(recipe: Recipe, stage: GradientStage, base: str) -> Budget:
     device = choose_device(recipe)
     bf16, shards = choose_bf16(recipe, device), sharding_of(recipe.parallel).shape(processes())[1]
     parameters, trained = _parameter_estimate(base, stage)
-    return settle(stage, load_config(base), parameters, trained, device=device, bf16=bf16, shards=shards)
+    return settle(
+        stage, load_config(base), parameters, trained, device=device, bf16=bf16, processes=processes(), shards=shards
+    )
 
 
 def _check_memory(found: CheckResult, name: str, recipe: Recipe, budget: Budget) -> None:

@@ -112,6 +112,12 @@ class GradientStage(Part):
             raise ValueError(f"weights: {self.weights} belongs to method: full; an adapter is trained in fp32")
         return self
 
+    @model_validator(mode="after")
+    def _eight_bits_come_in_sixteens(self) -> GradientStage:
+        if self.float8 and self.row_tokens % 16:
+            raise ValueError(f"float8 needs row_tokens that 16 divides ({self.row_tokens} does not)")
+        return self
+
     @property
     def peak_rate(self) -> float:
         return self.learning_rate or (2e-5 if self.method == "full" else 2e-4)

@@ -100,8 +100,7 @@ class Meter:
 
 def attended_pairs(row: PackedBatch) -> int:
     """Σ n (n + 1) / 2 over the documents of n tokens of a row in host memory, padding left out."""
-    lengths_N = row.boundaries.diff().long()
-    lengths_N = lengths_N[:-1] if row.padding else lengths_N
+    lengths_N = row.boundaries.diff()[: row.documents].long()
     return int((lengths_N * (lengths_N + 1)).sum()) // 2
 
 

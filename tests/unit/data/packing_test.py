@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 
@@ -10,8 +11,11 @@ import pytest
 import torch
 
 from graftlm.core.errors import DataError
+from graftlm.data.encode import Encoded
 from graftlm.data.mixing import Mixture, mix
-from graftlm.data.packing import PackingPlan, pack
+from graftlm.data.packing import PackedBatch, PackingPlan, join, pack, pack_samples
+from graftlm.data.store import TokenStore
+from graftlm.objectives.causal_lm import CausalLM
 from graftlm.ops.cross_entropy import IGNORE
 
 
@@ -155,3 +159,73 @@ def test_held_out_documents_have_other_numbers(make_store):
     mixture = Mixture(("a",), (store,), np.zeros(2, int), np.arange(2), store.sample_lengths, first_block=1)
     held_out = pack(mixture, row_tokens=16)
     assert not set(train.row(0).document.tolist()) & set(held_out.row(0).document.tolist())
+
+
+def documents_of(row: PackedBatch) -> list[tuple[int, float, list[int], list[int]]]:
+    """Number, value, tokens and targets of each document, padding left out."""
+    spans = list(itertools.pairwise(row.boundaries.tolist()))[: row.documents]
+    return [
+        (int(row.document[n]), float(row.value[n]), row.tokens[start:end].tolist(), row.targets[start:end].tolist())
+        for n, (start, end) in enumerate(spans)
+    ]
+
+
+@pytest.mark.parametrize("pad_to", [None, 96])
+def test_joined_rows_hold_the_documents_of_each_row_in_order(pad_to):
+    documents = [Encoded(np.arange(3, 3 + n, dtype=np.uint32), np.arange(n) % 3 > 0, n / 4) for n in (9, 20, 13, 4, 30)]
+    store = TokenStore.in_memory(documents)
+    plan = pack_samples(store, 32)
+    rows = [plan.row(number) for number in range(plan.rows)]
+    assert len(rows) == 3
+    joined = join(rows, pad_to)
+    assert documents_of(joined) == [document for row in rows for document in documents_of(row)]
+    assert {number for number, *_ in documents_of(joined)} == set(range(5))
+    assert joined.documents == 5
+    assert joined.target_count == sum(row.target_count for row in rows) == int((joined.targets != IGNORE).sum())
+    assert joined.longest == 30
+    assert (joined.boundaries.dtype, joined.document.dtype) == (torch.int32, torch.int64)
+    n = 9 + 20 + 13 + 4 + 30
+    assert joined.padding == (0 if pad_to is None else 96 - n)
+    assert len(joined.tokens) == len(joined.targets) == joined.boundaries[-1] == (pad_to or n)
+
+
+@pytest.mark.parametrize("pad_to", [64, 128])
+def test_padding_comes_last_and_trains_nothing(make_plan, pad_to):
+    plan = make_plan([20, 10, 25, 7], row_tokens=32)
+    rows = [plan.row(number) for number in range(plan.rows)]
+    joined = join(rows, pad_to)
+    assert joined.padding == pad_to - 62 > 0
+    assert 62 in joined.boundaries and joined.boundaries[-1] == pad_to
+    assert (joined.targets[62:] == IGNORE).all()
+    assert (joined.document[4:] == -1).all() and (joined.value[4:] == 0).all() and len(joined.document) > 4
+    assert joined.documents == 4
+    assert joined.longest == joined.boundaries.diff().max()
+
+
+def test_a_row_alone_stays_as_it_is(make_plan):
+    row = make_plan([20], row_tokens=32).row(0)
+    assert join([row]) is join([row], 20) is row
+    padded, built = join([row], 32), make_plan([20], row_tokens=32).row(0, pad_to=32)
+    for name in ("tokens", "targets", "boundaries", "document", "value"):
+        assert torch.equal(getattr(padded, name), getattr(built, name)), name
+    assert (padded.padding, padded.longest, padded.documents) == (built.padding, built.longest, built.documents)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "mamba"])
+def test_joined_rows_have_the_loss_and_gradients_of_each_row_by_itself(tiny_model, make_plan, family):
+    """With the last target of one row leaking into the next, or attention across, both would differ."""
+    plan = make_plan([20, 11, 25, 7, 30, 3], row_tokens=32)
+    rows = [plan.row(number) for number in range(plan.rows)]
+    assert len(rows) >= 3
+    found = []
+    for batches in (rows, [join(rows)], [join(rows, 32 * len(rows))]):
+        model = tiny_model(family)
+        losses = [CausalLM()(model, batch) for batch in batches]
+        total = sum(loss.total for loss in losses)
+        weights = [p for p in model.parameters() if p.requires_grad]
+        found.append((total.item(), sum(loss.units for loss in losses), torch.autograd.grad(total, weights)))
+    for total, units, gradients in found[1:]:
+        assert total == pytest.approx(found[0][0], rel=1e-5)
+        assert units == found[0][1] > 0
+        for one, other in zip(gradients, found[0][2], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)

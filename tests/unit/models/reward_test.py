@@ -49,6 +49,10 @@ class Documents:
     padding: int = 0
 
     @property
+    def documents(self) -> int:
+        return len(self.boundaries) - 1 - bool(self.padding)
+
+    @property
     def longest(self) -> int:
         return int(self.boundaries.diff().max())
 

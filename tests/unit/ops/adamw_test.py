@@ -177,8 +177,12 @@ def assert_kernel_is_reference(device: torch.device, weights: torch.dtype, momen
         bound = step if step else other.abs() * (1e-5 if tensor.dtype == torch.float32 else 2**-7) + 1e-6
         near = (one - other).abs() <= bound
         assert near.double().mean() > 0.999, f"{name}: {(one - other).abs().max()}"
+        if tensor.dtype == torch.float32:
+            continue
         same = (one == other).double().mean()
-        assert same > (0.99 if tensor.dtype != torch.float32 else 0.0), f"{name}: {same:.3%} are equal"
+        # The square of every 40th bf16 gradient times 0.05 lies half-way between two bf16 numbers.
+        least = 0.95 if torch.bfloat16 == weights == wanted["m"].dtype else 0.99
+        assert same > least, f"{name}: {same:.3%} are equal"
 
 
 @pytest.mark.gpu

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from graftlm.recipes import check
+from graftlm.recipes import budget
 from graftlm.recipes.check import check_recipe
 from graftlm.recipes.findings import CheckResult, print_check
 from graftlm.recipes.schema import Recipe
@@ -111,6 +111,7 @@ def test_copies(found: Any) -> None:
 def test_all_targets_and_none(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Faults of a template: seen in the tokens, whatever made them."""
     from graftlm.data import encode
+    from graftlm.data.truncation import Truncated, Truncation
     from graftlm.recipes import tokenise
 
     for value, words in ((True, "every token is a target"), (False, "no token is a target")):
@@ -122,7 +123,7 @@ def test_all_targets_and_none(found: Any, monkeypatch: pytest.MonkeyPatch) -> No
             ]
 
         monkeypatch.setattr(tokenise, "encode_chats", spoil)
-        monkeypatch.setattr(tokenise, "truncate", lambda items, _: encode.Truncated(items, [], encode.Truncation()))
+        monkeypatch.setattr(tokenise, "truncate", lambda items, _: Truncated(items, [], Truncation()))
         result = found({f"chat-{value}": chats(30 + value)})
         assert any(words in finding.text for finding in result.errors)
 
@@ -233,7 +234,7 @@ def test_text_and_chats_may_be_mixed(found: Any) -> None:
 
 
 def test_more_memory_than_there_is(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "available_memory", lambda device: 2**20)
+    monkeypatch.setattr(budget, "available_memory", lambda device: 2**20)
     where, text = one(found({"chat": chats(30)}), "warnings")
     assert where == "stages.sft" and "needs about" in text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -76,12 +77,16 @@ def test_epochs_never_rise_with_the_number_of_samples():
     assert len(set(found)) > 1000, "the rule is no staircase"
 
 
-def row(lengths: list[int], *, padding: int = 0, targets: int = 0) -> SimpleNamespace:
-    """What the meter looks at."""
+def row(lengths: list[int], *, padding: int = 0) -> Any:
+    """What is looked at to count pairs."""
     boundaries = torch.tensor([0, *lengths, *([padding] if padding else [])]).cumsum(0)
-    return SimpleNamespace(
-        tokens=torch.zeros(int(boundaries[-1])), boundaries=boundaries, padding=padding, target_count=targets
-    )
+    return SimpleNamespace(boundaries=boundaries, padding=padding, documents=len(lengths))
+
+
+def count(meter: Meter, lengths: list[int], *, padding: int = 0, targets: int = 0) -> None:
+    """Count one row."""
+    pairs = attended_pairs(row(lengths, padding=padding))
+    meter.count(tokens=sum(lengths) + padding, padding=padding, targets=targets, pairs=pairs)
 
 
 @pytest.fixture
@@ -100,12 +105,12 @@ def test_the_meter_counts_tokens_three_ways_and_only_while_it_runs(clock):
     clock.now += 50  # loading
     meter.resume()
     clock.now += 4
-    meter.count(row([900], padding=100, targets=300))
+    count(meter, [900], padding=100, targets=300)
     meter.pause()
     clock.now += 1000  # held-out loss
     meter.resume()
     clock.now += 6
-    meter.count(row([500], targets=200))
+    count(meter, [500], targets=200)
     assert meter.rate() == 150
     meter.pause()
     speed = meter.speed(matmul_parameters=10, lora=False, device=torch.device("cpu"))
@@ -118,14 +123,14 @@ def test_a_resumed_meter_goes_on_counting(clock):
     meter = Meter()
     meter.resume()
     clock.now += 5
-    meter.count(row([50, 40], padding=10, targets=20))
+    count(meter, [50, 40], padding=10, targets=20)
     state = meter.state()
     again = Meter()
     again.restore(state)
     clock.now += 77
     again.resume()
     clock.now += 5
-    again.count(row([90], padding=10, targets=20))
+    count(again, [90], padding=10, targets=20)
     again.pause()
     pairs = 25 * 51 + 20 * 41 + 45 * 91
     assert again.state() == {"seconds": 10, "all": 200, "padding": 20, "target": 40, "pairs": pairs}
@@ -137,7 +142,7 @@ def test_utilisation_on_a_known_gpu(clock, monkeypatch, lora, per_token):
     meter = Meter()
     meter.resume()
     clock.now += 1
-    meter.count(row([30, 50], padding=20))
+    count(meter, [30, 50], padding=20)
     meter.pause()
     speed = meter.speed(matmul_parameters=500, lora=lora, device=torch.device("cuda"))
     assert speed.mfu == pytest.approx(per_token * 500 * 100 / 1e6)

@@ -16,8 +16,8 @@ from graftlm.training.feed import StopTraining
 from graftlm.training.rows import RowsAhead
 
 
-def ahead(feed: Any) -> RowsAhead:
-    return RowsAhead(feed, ALONE, lambda row: row.target_count, pad=True, pin=False)
+def ahead(feed: Any, at_once: int = 1, pad: bool = True) -> RowsAhead:
+    return RowsAhead(feed, ALONE, lambda row: row.target_count, pad=pad, pin=False, at_once=at_once)
 
 
 def test_the_rows_of_a_plan_come_in_order_with_their_sums(make_plan: Any) -> None:
@@ -46,6 +46,52 @@ def test_the_next_step_is_built_by_another_thread(make_plan: Any, monkeypatch: p
         for step in range(plan.steps):
             rows.take(step)
     assert threads == [True] * 2 + [False] * (plan.rows - 2), "only the first step is waited for"
+
+
+@pytest.mark.parametrize("pad", [False, True])
+@pytest.mark.parametrize("at_once", [2, 3, 4])
+def test_rows_at_once_are_the_same_documents_and_the_same_sums(make_plan: Any, at_once: int, pad: bool) -> None:
+    plan: PackingPlan = make_plan([12, 20, 7, 25] * 7, row_tokens=32, rows_per_step=4)
+    assert plan.rows % 4, "the last step is shorter"
+    with ahead(plan, pad=pad) as single, ahead(plan, at_once, pad) as several:
+        for step in range(plan.steps):
+            one, many = single.take(step), several.take(step)
+            assert len(many.rows) == many.counted == -(-len(one.rows) // at_once)
+            assert numbers(many.rows) == numbers(one.rows)
+            assert (many.units, many.tokens, many.padding) == (one.units, one.tokens, one.padding)
+            assert (many.targets, many.pairs) == (one.targets, one.pairs)
+            if pad:
+                sizes = [min(at_once, len(one.rows) - at) * 32 for at in range(0, len(one.rows), at_once)]
+                assert [len(row.tokens) for row in many.rows] == sizes
+
+
+def numbers(rows: list[PackedBatch]) -> list[int]:
+    return [number for row in rows for number in row.document.tolist() if number >= 0]
+
+
+def test_passes_are_halved_until_a_pass_is_a_row(make_plan: Any) -> None:
+    plan: PackingPlan = make_plan([20] * 16, row_tokens=32, rows_per_step=4)
+    with ahead(plan, at_once=4) as rows:
+        first = rows.take(0)
+        assert [len(row.tokens) for row in first.rows] == [128]
+        halves = rows.with_fewer_rows_at_once(0)
+        assert halves is not None and [len(row.tokens) for row in halves.rows] == [64, 64]
+        assert numbers(halves.rows) == numbers(first.rows) and halves.units == first.units
+        assert [len(row.tokens) for row in rows.take(1).rows] == [64, 64], "and stay so"
+        quarters = rows.with_fewer_rows_at_once(1)
+        assert quarters is not None and [len(row.tokens) for row in quarters.rows] == [32] * 4
+        assert rows.with_fewer_rows_at_once(1) is None
+        seen = numbers(first.rows) + numbers(quarters.rows)
+        for step in (2, 3):
+            seen += numbers(rows.take(step).rows)
+    assert len(seen) == len(set(seen)) == 16
+
+
+def test_rollouts_have_no_smaller_passes() -> None:
+    class Rollouts:
+        steps = 1
+
+    assert ahead(Rollouts(), at_once=4).with_fewer_rows_at_once(0) is None
 
 
 def test_rollouts_are_made_when_they_are_asked_for() -> None:

@@ -86,9 +86,9 @@ def load_trainable(
     if world.size > 1:
         notes.append(f"{world.size} processes: {world.copies} copies of the weights over {world.shards} processes each")
     if budget.accelerated:
-        accelerate(model, float8=settings.float8)
-    elif settings.float8:
-        notes.append("float8 needs a GPU that computes in bf16, and `compile: true`: it was left out")
+        accelerate(model, float8=budget.float8)
+    if settings.float8 and not budget.float8:
+        notes.append("float8 was left out: it needs one process, `compile: true`, bf16, and a GPU of Ada kind or newer")
     loaded = Loaded(model, parameters, budget, notes=notes, rebuild=build)
     for note in notes:
         say(f"  {note}")
@@ -211,6 +211,7 @@ def settle_budget(stage: StageContext, config: PretrainedConfig, parameters: dic
         parameters["trained"],
         device=stage.device,
         bf16=stage.bf16,
+        processes=stage.world.size,
         shards=stage.world.shards,
     )
     say(f"  memory: {budget}")
