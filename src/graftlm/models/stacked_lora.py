@@ -92,8 +92,12 @@ class StackedMlp(torch.nn.Module):
 
     gate_proj: StackedLoraLinear
     down_proj: StackedLoraLinear
+    plain: type[torch.nn.Module]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate = self.gate_proj
+        if not isinstance(gate, StackedLoraLinear) or gate.disable_adapters or gate.merged:
+            return self.plain.forward(self, x)
         both, down = self.gate_proj.stack, self.down_proj.stack
         (gate_A, up_A), (gate_B, up_B) = both.matrices(x.dtype)
         (down_A,), (down_B,) = down.matrices(x.dtype)
@@ -108,6 +112,7 @@ def stack_mlps(model: torch.nn.Module) -> int:
     """Fuse the MLPs that `stack_lora` has stacked, where Triton runs; returns how many."""
     found = [module for module in model.modules() if _fusable(module)]
     for module in found:
+        module.plain = type(module)  # type: ignore[assignment]
         module.__class__ = StackedMlp
     return len(found)
 

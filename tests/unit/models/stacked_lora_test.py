@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from graftlm.models.adapters import make_trainable, merge_adapter
-from graftlm.models.stacked_lora import StackedLoraLinear, stack_lora
+from graftlm.models.stacked_lora import StackedLoraLinear, stack_lora, stack_mlps
 from graftlm.models.trunk import hidden_states, prepare_trunk
 
 TOKENS, BOUNDARIES = torch.arange(40) % 60, torch.tensor([0, 10, 13, 40], dtype=torch.int32)
@@ -77,3 +77,22 @@ def test_a_switched_off_adapter_leaves_the_base():
 
 def test_layers_with_dropout_stay_as_they_are():
     assert stack_lora(adapted(dropout=0.1)) == 0
+
+
+def test_a_fused_mlp_without_its_adapters_is_the_plain_one():
+    model = adapted().bfloat16()
+    with model.disable_adapter():
+        base = hidden_states(model, TOKENS, BOUNDARIES)
+    stack_lora(model)
+    assert stack_mlps(model) == 2
+    with model.disable_adapter():
+        torch.testing.assert_close(hidden_states(model, TOKENS, BOUNDARIES), base, atol=2e-2, rtol=2e-2)
+    merged = merge_adapter(model)
+    assert hidden_states(merged, TOKENS, BOUNDARIES).shape == base.shape
+    assert merged.model.layers[0].mlp.gate_proj.weight.shape == (48, 32)
+
+
+def test_only_bf16_mlps_are_fused():
+    model = adapted()
+    stack_lora(model)
+    assert stack_mlps(model) == 0
