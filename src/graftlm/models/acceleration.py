@@ -28,7 +28,7 @@ def _compile_options() -> dict[str, str | int | bool]:
     """The gradients of queries, keys and values are written where they belong, each by itself.
 
     By default one pass computes all three for every place and chooses one: 0.49 instead of about 0.3 ms at 16,384
-    tokens on an H200. The two halves of a rotary embedding are still chosen from.
+    tokens on an H200. The two halves of a rotary embedding are still chosen from. Torch 2.11 cannot be told so.
     """
     return {name: 2 for name in CAT_INPUTS if hasattr(torch._inductor.config, name)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from statistics import median
 
@@ -18,14 +18,16 @@ TOKENS = 8192
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and the milliseconds of each candidate; a candidate that cannot run here has none."""
+    """What was chosen, the milliseconds of each candidate, and why those that cannot run here failed."""
 
     chosen: Kernel
     milliseconds: dict[Kernel, float]
+    failed: dict[Kernel, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        times = ", ".join(f"{name} {ms:.2f} ms" for name, ms in self.milliseconds.items())
-        return f"{self.chosen} ({times})" if times else self.chosen
+        times = [f"{name} {ms:.2f} ms" for name, ms in self.milliseconds.items()]
+        failures = [f"{name} failed: {reason}" for name, reason in self.failed.items()]
+        return f"{self.chosen} ({', '.join(times + failures)})" if times else self.chosen
 
 
 @cache
@@ -46,13 +48,14 @@ def attention_kernel(device: torch.device, H: int, G: int, D: int, window: int |
         torch.autograd.grad(packed_attention(q, k, v, layout, window=window), (q, k, v), q.detach())
 
     found: dict[Kernel, float] = {}
+    failed: dict[Kernel, str] = {}
     for name in names:
         try:
             layout = lay_out(boundaries, TOKENS, max(lengths), name)
             found[name] = milliseconds(lambda layout=layout: step(layout))  # type: ignore[misc]
-        except (RuntimeError, NotImplementedError, ValueError):
-            continue  # a kernel that this device or shape does not have
-    return Choice(min(found, key=lambda name: found[name]), found)
+        except (RuntimeError, NotImplementedError, ValueError) as error:  # not for this device or shape
+            failed[name] = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return Choice(min(found, key=lambda name: found[name]), found, failed)
 
 
 def milliseconds(work: Callable[[], object], times: int = 10) -> float:

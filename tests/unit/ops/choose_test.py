@@ -57,6 +57,7 @@ def test_the_fastest_is_chosen_once(measured: Any) -> None:
     assert len(calls) == 6, "another shape is measured anew"
 
 
-def test_a_kernel_that_cannot_run_here_is_left_out(measured: Any) -> None:
+def test_a_kernel_that_cannot_run_here_is_left_out_with_its_reason(measured: Any) -> None:
     choice, _ = measured({"documents": None, "by_length": 9.0})
-    assert choice == Choice("by_length", {"by_length": 9.0})
+    assert choice == Choice("by_length", {"by_length": 9.0}, {"documents": "documents"})
+    assert str(choice) == "by_length (by_length 9.00 ms, documents failed: documents)", "the receipt says why"

@@ -87,6 +87,8 @@ def load_trainable(
         notes.append(f"{world.size} processes: {world.copies} copies of the weights over {world.shards} processes each")
     if budget.accelerated:
         accelerate(model, float8=budget.float8)
+    if settings.recompute == "cheap" and budget.recompute != "cheap":
+        notes.append("recompute: cheap was left out: it is a way of compiled layers; `full` works everywhere")
     if settings.float8 and not budget.float8:
         notes.append("float8 was left out: it needs one process, `compile: true`, bf16, and a GPU of Ada kind or newer")
     loaded = Loaded(model, parameters, budget, notes=notes, rebuild=build)
