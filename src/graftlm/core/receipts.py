@@ -150,6 +150,7 @@ class Receipt(BaseModel):
     pairs: PairQuality | None = None
     comparison: Comparison | None = None
     diagnosis: str = ""
+    figures: dict[str, float | str] = Field(default_factory=dict, description="what a stage of its kind measured")
     notes: list[str] = Field(default_factory=list)
 
 

@@ -13,7 +13,7 @@ from graftlm.recipes.formatting import count, decimal, decimal_span, percent, si
 from graftlm.recipes.schema import Recipe
 from graftlm.recipes.score_tables import Cell
 from graftlm.recipes.stage_charts import figures, small_figures
-from graftlm.recipes.stage_settings import ComparedStage, GradientStage, RewardSettings, RewardStage
+from graftlm.recipes.stage_settings import BaseStage, ComparedStage, RewardSettings, RewardStage
 from graftlm.recipes.summary import RunReceipt
 
 LEARNT_ALL = "all data seen"
@@ -57,7 +57,7 @@ class Part:
     stopped: str
 
 
-def learns_from_judgement(stage: GradientStage) -> bool:
+def learns_from_judgement(stage: BaseStage) -> bool:
     """Whether a stage learns from preferences or rewards."""
     return isinstance(stage, RewardStage | ComparedStage)
 
@@ -84,7 +84,7 @@ def alignment(run: RunReceipt, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _row(receipt: Receipt, start: str, settings: GradientStage, change: Retention | None) -> Row:
+def _row(receipt: Receipt, start: str, settings: BaseStage, change: Retention | None) -> Row:
     compared, pairs = receipt.comparison, receipt.pairs
     domain = change.domain.difference if change else None
     kept = change.general.retained if change else None
@@ -118,11 +118,11 @@ def _points_span(low: float, high: float) -> str:
     return f"{signed_points(low)} to {signed_points(high)}"
 
 
-def _start_of(settings: GradientStage, start: str) -> str:
+def _start_of(settings: BaseStage, start: str) -> str:
     return settings.model if isinstance(settings, RewardStage) and settings.model else start
 
 
-def _teacher(settings: GradientStage) -> str:
+def _teacher(settings: BaseStage) -> str:
     """What a stage learns from: pairs, thumbs, or rewards."""
     if isinstance(settings, RewardStage) or "sft_weight" in type(settings).model_fields:
         return "thumbs" if getattr(settings, "stage", "") == "kto" else "pairs"

@@ -27,6 +27,7 @@ from graftlm.recipes.loading import load_recipe
 from graftlm.recipes.schema import Recipe
 from graftlm.recipes.sources import read_prompts
 from graftlm.recipes.stage_settings import (
+    BaseStage,
     BestOfStage,
     GradientStage,
     PolicyStage,
@@ -67,6 +68,9 @@ def check_recipe(recipe: Recipe, base: str) -> CheckResult:
         )
     seen = Seen({}, {})
     for name, stage in recipe.stages.items():
+        if not isinstance(stage, GradientStage):
+            _check_readable(found, name, stage, recipe)
+            continue
         if isinstance(stage, PolicyStage | BestOfStage):
             _check_prompts(found, name, stage, recipe, base, seen)
             continue
@@ -119,6 +123,15 @@ def _tokenise_blocks(
         except GraftError as error:
             found.error(f"stages.{name}", f"{error.where or f'data.{block}'}: {error.reason}", error.fix or "")
     return blocks if len(blocks) == len(stage.blocks) else {}
+
+
+def _check_readable(found: CheckResult, name: str, stage: BaseStage, recipe: Recipe) -> None:
+    """A stage without gradients: whether its blocks can be read."""
+    for block in stage.blocks:
+        try:
+            first_samples(block, recipe.data[block])
+        except GraftError as error:
+            found.error(f"stages.{name}", f"{error.where or f'data.{block}'}: {error.reason}", error.fix or "")
 
 
 def _check_prompts(

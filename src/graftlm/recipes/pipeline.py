@@ -36,9 +36,10 @@ from graftlm.recipes.report import write_report
 from graftlm.recipes.schema import Recipe
 from graftlm.recipes.sources import Prompts, read_prompts, source_key
 from graftlm.recipes.stage_settings import (
+    BaseStage,
     ComparedStage,
+    GradientStage,
     RewardStage,
-    Stage,
     unsafe_blocks,
 )
 from graftlm.recipes.stages import best_of, policy, preference, pretrain, reward, sft
@@ -126,7 +127,6 @@ def check_before(recipe: Recipe, base: Grown, folder: Path) -> None:
 
 
 def run_stages(recipe: Recipe, folder: Path, base: Grown, device: torch.device, world: World) -> None:
-    tokenizer = load_tokenizer(base.where)
     grown = {"base": base}
 
     def judge(model: Grown, stage_folder: Path) -> list[TaskResult]:
@@ -140,7 +140,7 @@ def run_stages(recipe: Recipe, folder: Path, base: Grown, device: torch.device, 
         started_from = recipe.start_of(name)
         say(f"\n[bold]\\[{number}/{len(recipe.stages)}] {name}[/bold] from {started_from}")
         stage_folder = folder / f"{number:02d}-{name}"
-        grown[name] = run_stage(recipe, name, stage_folder, grown, tokenizer, device, world)
+        grown[name] = run_stage(recipe, name, stage_folder, grown, device, world)
         if not recipe.stages[name].makes_language_model:
             continue
         scores[name] = judge(grown[name], stage_folder)
@@ -152,7 +152,6 @@ def run_stage(
     name: str,
     folder: Path,
     models: Mapping[str, Grown],
-    tokenizer: Tokenizer,
     device: torch.device,
     world: World = ALONE,
 ) -> Grown:
@@ -165,7 +164,7 @@ def run_stage(
     start = models[recipe.start_of(name)]
     if isinstance(settings, RewardStage) and settings.model:
         start = Grown(settings.model, model_key(settings.model))
-        tokenizer = load_tokenizer(settings.model)
+    tokenizer = load_tokenizer(start.where)  # a stage may have changed it
     words = tokenizer_key(tokenizer, recipe.template)
     inputs = {"model": start.key, "tokenizer": words} | reward_inputs(settings, models)
     inputs |= {block: source_key(recipe.data[block]) for block in settings.blocks}
@@ -196,8 +195,9 @@ def run_stage(
         bf16=choose_bf16(recipe, device),
         world=world,
     )
-    receipt = RUN_STAGE[settings.stage](context)
-    if world.first:
+    # Without gradients there is nothing to share: the first process does it alone.
+    receipt = RUN_STAGE[settings.stage](context) if world.first or isinstance(settings, GradientStage) else None
+    if world.first and receipt is not None:
         write_json(folder / "receipt.json", receipt.model_dump())
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     world.wait()
@@ -206,7 +206,7 @@ def run_stage(
     return done
 
 
-def stage_key(recipe: Recipe, settings: Stage, inputs: dict[str, str], device: torch.device) -> str:
+def stage_key(recipe: Recipe, settings: BaseStage, inputs: dict[str, str], device: torch.device) -> str:
     """Identity of everything that a stage's result depends on."""
     order = getattr(settings, "mix", None) or recipe.mix
     made_of = [settings.model_dump(mode="json"), inputs, order, recipe.seed, choose_bf16(recipe, device)]
@@ -214,19 +214,20 @@ def stage_key(recipe: Recipe, settings: Stage, inputs: dict[str, str], device: t
 
 
 def tokenise_blocks(
-    recipe: Recipe, settings: Stage, start: Grown, tokenizer: Tokenizer, template: ChatTemplate, words: str
+    recipe: Recipe, settings: BaseStage, start: Grown, tokenizer: Tokenizer, template: ChatTemplate, words: str
 ) -> dict[str, TokenisedBlock]:
     """The data of a stage that trains on given data; nothing for one that answers prompts."""
     form = form_of(settings, start.where)
     if form is None:
         return {}
+    assert isinstance(settings, GradientStage)
     return {
         block: tokenise(block, recipe.data[block], tokenizer, template, words, settings.longest, form)
         for block in settings.blocks
     }
 
 
-def prompts_of_stage(recipe: Recipe, settings: Stage) -> dict[str, Prompts]:
+def prompts_of_stage(recipe: Recipe, settings: BaseStage) -> dict[str, Prompts]:
     """The prompts that a stage answers, in training or to be compared."""
     if not isinstance(settings, ComparedStage):
         return {}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from graftlm.data.mixing import Order
-from graftlm.recipes.stage_settings import GradientStage, Part, RewardStage, Stage, reward_models
+from graftlm.recipes.stage_settings import BaseStage, Part, RewardStage, Stage, reward_models
 
 Side = Literal["domain", "general"]
 
@@ -116,7 +116,7 @@ class Recipe(Part):
                 raise ValueError(
                     f"{where} names `{block}`, which `data` does not have (it has: {', '.join(sorted(known))})"
                 )
-        earlier: dict[str, GradientStage] = {}
+        earlier: dict[str, BaseStage] = {}
         for name, stage in self.stages.items():
             start = stage.start_from
             if start and start not in [*earlier, "base"]:

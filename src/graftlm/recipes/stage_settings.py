@@ -68,12 +68,24 @@ class RewardSettings(Part):
 Rewards = Annotated[list[RewardSettings], Field(min_length=1), BeforeValidator(listed_rewards)]
 
 
-class GradientStage(Part):
-    """Settings that every stage with gradients has."""
+class BaseStage(Part):
+    """Settings that every stage has; a stage without gradients adds its own to them."""
 
+    stage: str = Field(description="its kind")
     start_from: str | None = Field(
         None, alias="from", description="stage whose model to start from; the last language model before it by default"
     )
+    blocks: dict[str, float] | list[str] = Field(default_factory=list, description="blocks whose texts it looks at")
+
+    @property
+    def makes_language_model(self) -> bool:
+        """Whether the stage's model can go on to other stages and be evaluated."""
+        return True
+
+
+class GradientStage(BaseStage):
+    """Settings that every stage with gradients has."""
+
     blocks: dict[str, float] | list[str] = Field(
         description="share of the tokens of each block, or a list: as they come"
     )
@@ -135,11 +147,6 @@ class GradientStage(Part):
     @property
     def longest(self) -> int:
         return min(self.max_tokens or self.row_tokens, self.row_tokens)
-
-    @property
-    def makes_language_model(self) -> bool:
-        """Whether the stage's model can go on to other stages and be evaluated."""
-        return True
 
 
 class TrainingStage(GradientStage):
@@ -315,14 +322,14 @@ Stage = Annotated[
 STAGE_KINDS = ("pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "ppo", "grpo", "best_of")
 
 
-def reward_models(stage: GradientStage) -> list[str]:
+def reward_models(stage: BaseStage) -> list[str]:
     """The reward models that a stage asks, by name."""
     rewards: list[RewardSettings] = getattr(stage, "reward", None) or []
     found = [name for one in rewards for name in (one.model, one.safety.model if one.safety else None) if name]
     return list(dict.fromkeys(found))
 
 
-def unsafe_blocks(stage: GradientStage) -> set[str]:
+def unsafe_blocks(stage: BaseStage) -> set[str]:
     """Blocks whose prompts a stage's safety reward judges alone."""
     rewards: list[RewardSettings] = getattr(stage, "reward", None) or []
     return {block for one in rewards if one.safety for block in one.safety.blocks}

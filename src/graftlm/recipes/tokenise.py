@@ -34,6 +34,7 @@ from graftlm.models.reward import is_encoder_place
 from graftlm.recipes.schema import Block
 from graftlm.recipes.sources import held_out_places, read_source, source_key
 from graftlm.recipes.stage_settings import (
+    BaseStage,
     BestOfStage,
     GradientStage,
     KtoStage,
@@ -244,9 +245,9 @@ def _continued(document: Encoded, longest: int) -> Iterator[Encoded]:
         yield Encoded(document.tokens[part], document.targets[part])
 
 
-def form_of(settings: GradientStage, start: str) -> Form | None:
-    """What the stage makes of its blocks; None for stages that answer prompts."""
-    if isinstance(settings, PolicyStage | BestOfStage):
+def form_of(settings: BaseStage, start: str) -> Form | None:
+    """What the stage makes of its blocks; None for stages that answer prompts, and for those without gradients."""
+    if not isinstance(settings, GradientStage) or isinstance(settings, PolicyStage | BestOfStage):
         return None
     if isinstance(settings, KtoStage):
         return "thumbs"

@@ -10,7 +10,6 @@ import torch
 
 from graftlm.core.errors import GraftError
 from graftlm.core.receipts import Receipt
-from graftlm.models.loading import load_tokenizer
 from graftlm.recipes import pipeline
 from graftlm.recipes.pipeline import claim_folder, finished_key, run_stage
 from graftlm.recipes.schema import Recipe
@@ -37,7 +36,6 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return Receipt(stage=context.name, kind="sft", key=context.key, seed=0, seconds=0, started="", versions={})
 
     monkeypatch.setitem(pipeline.RUN_STAGE, "sft", train)
-    tokenizer = load_tokenizer("rootstock")
 
     def run(start: str = "base-key", **changes: Any) -> bool:
         before = len(trained)
@@ -45,7 +43,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         tree["stages"] = {"sft": TREE["stages"]["sft"] | changes.get("sft", {})}
         tree["data"] = {"chat": TREE["data"]["chat"] | changes.get("chat", {})}
         grown = run_stage(
-            Recipe.model_validate(tree), "sft", tmp_path / "01-sft", {"base": Grown("rootstock", start)}, tokenizer,
+            Recipe.model_validate(tree), "sft", tmp_path / "01-sft", {"base": Grown("rootstock", start)},
             torch.device("cpu"),
         )  # fmt: skip
         assert grown.where == str(tmp_path / "01-sft/model")

@@ -42,19 +42,19 @@ def tokens_for_epochs(
 
 def pack_held_out(stage: StageContext) -> PackingPlan | None:
     """All samples kept back, once each, numbered apart from the training blocks."""
-    stores = [stage.blocks[name].held_out for name in stage.settings.blocks]
+    stores = [stage.blocks[name].held_out for name in stage.training.blocks]
     counts = [store.samples for store in stores]
     if sum(counts) == 0:
         return None
     mixture = Mixture(
-        tuple(stage.settings.blocks),
+        tuple(stage.training.blocks),
         tuple(stores),
         np.repeat(np.arange(len(stores)), counts),
         np.concatenate([np.arange(count) for count in counts]),
         np.concatenate([store.sample_lengths for store in stores]),
         first_block=len(stores),
     )
-    return pack(mixture, row_tokens=stage.settings.row_tokens)
+    return pack(mixture, row_tokens=stage.training.row_tokens)
 
 
 def block_shares(settings: GradientStage, mixture: Mixture) -> dict[str, BlockShare]:

@@ -24,7 +24,7 @@ def compare_stage(stage: StageContext, reward: Reward | None) -> Comparison | No
 
     The first block is what the stage is about; what becomes of the rest is for the recipe's evaluation to tell.
     """
-    settings = stage.settings
+    settings = stage.training
     assert isinstance(settings, ComparedStage)
     assert isinstance(settings, GradientStage)
     prompts = stage.prompts[next(iter(settings.blocks))].held_out
@@ -55,7 +55,7 @@ def encode_for_answers(
 
 def room_for_prompt(stage: StageContext, subject: LanguageModel) -> int:
     """Tokens that a prompt may have beside its answer."""
-    settings = stage.settings
+    settings = stage.training
     assert isinstance(settings, ComparedStage)
     room = min(settings.row_tokens, position_limit(subject.model) or settings.row_tokens)
     return room - settings.max_new_tokens

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from graftlm.data.templates import ChatTemplate, named_template, tokenizer_template
 from graftlm.recipes.schema import Recipe
 from graftlm.recipes.sources import Prompts
-from graftlm.recipes.stage_settings import Stage
+from graftlm.recipes.stage_settings import BaseStage, GradientStage
 from graftlm.recipes.tokenise import TokenisedBlock
 from graftlm.training.distributed import ALONE, World
 
@@ -41,7 +41,7 @@ class StageContext:
 
     recipe: Recipe
     name: str
-    settings: Stage
+    settings: BaseStage
     start: Grown
     models: Mapping[str, Grown]
     tokenizer: Tokenizer
@@ -54,6 +54,12 @@ class StageContext:
     device: torch.device
     bf16: bool
     world: World = ALONE
+
+    @property
+    def training(self) -> GradientStage:
+        """The settings of a stage with gradients."""
+        assert isinstance(self.settings, GradientStage)
+        return self.settings
 
     @property
     def model_folder(self) -> Path:

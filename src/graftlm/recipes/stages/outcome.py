@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ def save_language_model(stage: StageContext, model: torch.nn.Module | None) -> N
     if model is None:
         return
     with atomic_folder(stage.model_folder) as folder:
-        if stage.settings.method != "full":
+        if stage.training.method != "full":
             save_adapter(model, str(folder / "adapter"))
         save_model(merge_adapter(model), stage.tokenizer, folder, save_format(stage))
 
@@ -75,12 +76,12 @@ def save_format(stage: StageContext) -> torch.dtype:
 
 def write_receipt(stage: StageContext, loaded: Loaded, trainer: Trainer, mixture: Mixture | None = None) -> Receipt:
     """The receipt of a stage that was trained; `mixture` where it was trained on given data."""
-    settings, record = stage.settings, trainer.record
+    settings, record = stage.training, trainer.record
     rows = {name: block.train.accounting for name, block in stage.blocks.items()}
     asked = {name: prompts.accounting for name, prompts in stage.prompts.items()}
     return Receipt(
         stage=stage.name,
-        kind=settings.stage,
+        kind=stage.settings.stage,
         key=stage.key,
         seed=stage.recipe.seed,
         started=loaded.started,
@@ -113,10 +114,43 @@ def write_receipt(stage: StageContext, loaded: Loaded, trainer: Trainer, mixture
     )
 
 
+def plain_receipt(
+    stage: StageContext,
+    began: float,
+    *,
+    figures: dict[str, float | str] | None = None,
+    parameters: dict[str, int] | None = None,
+    notes: list[str] | None = None,
+) -> Receipt:
+    """The receipt of a stage without gradients.
+
+    Args:
+        began: `time.perf_counter()` when it began.
+        figures: what it measured, by names that a reader understands.
+        parameters: `all` and `trained` of the model that it made.
+    """
+    seconds = time.perf_counter() - began
+    started = datetime.datetime.now().astimezone() - datetime.timedelta(seconds=seconds)
+    return Receipt(
+        stage=stage.name,
+        kind=stage.settings.stage,
+        key=stage.key,
+        seed=stage.recipe.seed,
+        started=started.isoformat(timespec="seconds"),
+        seconds=seconds,
+        versions=versions(),
+        inputs=stage.inputs,
+        settings=stage.settings.model_dump(mode="json", by_alias=True),
+        figures=figures or {},
+        parameters=parameters or {},
+        notes=notes or [],
+    )
+
+
 def ways_taken(stage: StageContext, loaded: Loaded) -> dict[str, str]:
     """What was measured or settled to train fast, for the receipt."""
     model, budget = causal_lm(loaded.model), loaded.budget
     attention = str(kernel_choice(model)) if model.graft_packs else "padded rows"
     layers = f"compiled, recomputed: {budget.recompute}" if budget.accelerated else f"recomputed: {budget.recompute}"
-    tokens = budget.rows_at_once * stage.settings.row_tokens
+    tokens = budget.rows_at_once * stage.training.row_tokens
     return {"attention": attention, "layers": layers, "pass": f"{tokens} tokens", "memory": str(budget)}

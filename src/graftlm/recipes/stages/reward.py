@@ -23,7 +23,7 @@ from graftlm.training.objective import Objective
 
 
 def run(stage: StageContext) -> Receipt:
-    settings = stage.settings
+    settings = stage.training
     assert isinstance(settings, RewardStage)
     loaded = load_trainable(stage, lambda place, dtype, device: load_reward_model(place, dtype=dtype, device=device))
     held_out: list[PackingPlan] = []

@@ -30,7 +30,7 @@ from graftlm.models.loading import load_tokenizer
 from graftlm.models.quantised import is_quantised
 from graftlm.models.reward import load_reward_model
 from graftlm.models.shared_trunk import SharedTrunk
-from graftlm.recipes.stage_settings import GradientStage, RewardSettings, reward_models
+from graftlm.recipes.stage_settings import BaseStage, RewardSettings, reward_models
 from graftlm.recipes.stages.base import model_key
 from graftlm.recipes.stages.context import Grown, StageContext, choose_template
 
@@ -99,7 +99,7 @@ def _is_adapter_on(start: Grown, reward_model: Path) -> bool:
     return Receipt.model_validate(read_json(receipt)).inputs.get("model") == start.key
 
 
-def reward_inputs(settings: GradientStage, models: Mapping[str, Grown]) -> dict[str, str]:
+def reward_inputs(settings: BaseStage, models: Mapping[str, Grown]) -> dict[str, str]:
     """Identity of everything that a stage's reward is made of, by name."""
     names = reward_models(settings)
     found = {f"reward {name}": models[name].key if name in models else model_key(name) for name in names}

@@ -55,7 +55,7 @@ def load_trainable(
     Args:
         load: place, number format and device → model; a causal language model by default.
     """
-    settings, world = stage.settings, stage.world
+    settings, world = stage.training, stage.world
     reset_peak(stage.device)
     load = load or (lambda where, dtype, device: load_model(where, dtype=dtype, device=device, bits=settings.bits))
     trained = torch.float32 if settings.weights == "fp32" else torch.bfloat16
@@ -99,7 +99,7 @@ def load_trainable(
 
 def fit(stage: StageContext, loaded: Loaded, make_objective: MakeObjective) -> tuple[Trainer, Mixture]:
     """Mix and pack the blocks, and train on them."""
-    settings = stage.settings
+    settings = stage.training
     assert isinstance(settings, TrainingStage)
     mixture = mix_blocks(stage, settings, loaded.notes)
     plan = pack(mixture, row_tokens=settings.row_tokens, rows_per_step=settings.rows_per_step)
@@ -173,7 +173,7 @@ def make_trainer(
         autocast: compute in bf16 what is held in fp32; by default where the stage is to compute in bf16.
         part: of a stage that trains several times: which time this is.
     """
-    settings = stage.settings
+    settings = stage.training
     return Trainer(
         model,
         objective,
@@ -207,7 +207,7 @@ def make_trainer(
 def settle_budget(stage: StageContext, config: PretrainedConfig, parameters: dict[str, int]) -> Budget:
     """How the stage is trained, said beside what that needs."""
     budget = settle(
-        stage.settings,
+        stage.training,
         config,
         parameters["all"],
         parameters["trained"],
@@ -218,7 +218,7 @@ def settle_budget(stage: StageContext, config: PretrainedConfig, parameters: dic
     )
     say(f"  memory: {budget}")
     if budget.accelerated:
-        tokens = budget.rows_at_once * stage.settings.row_tokens
+        tokens = budget.rows_at_once * stage.training.row_tokens
         say(f"  passes of {tokens:,} tokens, compiled layers, recomputed: {budget.recompute}")
     return budget
 
