@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from receipt import finish
-from workload import SHAPES, Work, timed
+from workload import Work, timed
 
 from graftlm.core.errors import TrainingError
 
@@ -27,6 +27,8 @@ WORKS = [
     Work("7b-8", "full", length=4096, row_tokens=8_192, passes=2),
     Work("7b-8", "full", length=4096, row_tokens=16_384, recompute="cheap"),
     Work("7b-8", "full", length=4096, row_tokens=16_384, float8=True),
+    Work("7b-8", row_tokens=4_096, bits=4),
+    Work("7b-8", row_tokens=4_096, bits=8),
     Work("8b-8", row_tokens=8_192),
     Work("8b-8", "full", length=4096, row_tokens=8_192),
     Work("0.5b", row_tokens=16_384),
@@ -39,8 +41,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--receipt", type=Path)
     options = parser.parse_args()
-    for name in ("7b", "8b"):
-        SHAPES[f"{name}-8"] = SHAPES[name] | {"num_hidden_layers": 8}
     table, rows = [("", "predicted", "measured", "ratio")], []
     for work in WORKS:
         before = torch.cuda.memory_allocated()

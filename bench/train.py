@@ -6,6 +6,7 @@
 
 `lora`: r16 on all linear layers, documents of mixed length (mean 335, at most 2,048), bf16 and e4m3. `full`: documents
 of 4,096 tokens, all weights in bf16 (stochastic rounding) with bf16 moments. `small`: 0.5B with a vocabulary of 152k.
+`qlora`: eight layers of the 7B shape on quantised weights, beside LoRA.
 Random weights and tokens. Floor: the bf16 matmul rate that the card sustains for seconds (under its power limit) ÷
 the operations of a token; the rate of a short burst is given, too. Each configuration runs in a process of its own.
 """
@@ -36,6 +37,11 @@ SETS: dict[str, list[Work]] = {
         Work("7b", "full", float8=True, length=4096, passes=2),
         Work("8b", "full", length=4096, row_tokens=8192, passes=4),
         Work("8b", "full", float8=True, length=4096, row_tokens=8192, passes=4),
+    ],
+    "qlora": [
+        Work("7b-8", row_tokens=4096),
+        Work("7b-8", row_tokens=4096, bits=4),
+        Work("7b-8", row_tokens=4096, bits=8),
     ],
     "small": [
         Work("0.5b", "full", length=4096, row_tokens=32_768),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tempfile
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,16 +14,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig
 
 from graftlm.data.encode import Encoded
 from graftlm.data.packing import PackingPlan, pack_samples
 from graftlm.data.store import TokenStore
 from graftlm.models.acceleration import accelerate, compiled_layers
 from graftlm.models.adapters import make_trainable, parameter_counts
+from graftlm.models.loading import load_model
+from graftlm.models.quantised import Bits, frozen_bytes
 from graftlm.models.trunk import causal_lm, prepare_trunk
 from graftlm.objectives.causal_lm import CausalLM
 from graftlm.training.accelerated_memory import Recompute, plan_accelerated
+from graftlm.training.memory import MemoryPlan, plan_memory
 from graftlm.training.meter import attention_width
 from graftlm.training.optimizer import kept_bytes
 from graftlm.training.trainer import Trainer, TrainingSettings
@@ -37,14 +41,19 @@ SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
                  "num_key_value_heads": 2, "vocab_size": 512},
 }  # fmt: skip
-"""LLaMA-2-7B, Llama-3-8B, Qwen2.5-0.5B; tiny tries a bench on a CPU."""
+"""LLaMA-2-7B, Llama-3-8B, Qwen2.5-0.5B; tiny tries a bench on a CPU. Those with -8 are cut to eight layers."""
+SHAPES |= {f"{name}-8": SHAPES[name] | {"num_hidden_layers": 8} for name in ("7b", "8b")}
 
 WARM_UP = 4
 """Steps before the clock starts: compilation, the allocator, the optimizer's state."""
 
 
-def random_model(shape: str, device: torch.device) -> LlamaForCausalLM:
-    """Random weights in bf16, ready for packed rows."""
+def random_model(shape: str, device: torch.device, bits: Bits | None = None) -> LlamaForCausalLM:
+    """Random weights in bf16, ready for packed rows; by way of a folder where they are to be quantised."""
+    if bits is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            random_model(shape, device).save_pretrained(folder)
+            return load_model(folder, dtype=torch.bfloat16, device=device, bits=bits)
     torch.manual_seed(0)
     config = LlamaConfig(**SHAPES[shape], max_position_embeddings=8192)
     torch.set_default_dtype(torch.bfloat16)
@@ -75,7 +84,8 @@ class Work:
         lengths: of documents; None: of mixed length, else all of this one.
         row_tokens: tokens of one forward and backward pass.
         passes: passes of one optimizer step.
-        compute_again: `cheap` recomputes all but the matmuls.
+        recompute: `cheap` recomputes all but the matmuls.
+        bits: of the frozen weights, where they are quantised: QLoRA, whose layers are not compiled.
     """
 
     shape: str
@@ -86,10 +96,11 @@ class Work:
     passes: int = 1
     recompute: Recompute = "none"
     compiled: bool = True
+    bits: Bits | None = None
 
     def __str__(self) -> str:
         kind = f"rows of {self.length:,}" if self.length else "mixed lengths"
-        bits = "e4m3" if self.float8 else "bf16"
+        bits = {4: "nf4", 8: "int8"}[self.bits] if self.bits else "e4m3" if self.float8 else "bf16"
         passes = f"{self.passes} x {self.row_tokens:,}"
         again = "" if self.recompute == "none" else f", recompute {self.recompute}"
         return f"{self.shape} {self.method} {bits}, {kind}, {passes}{again}"
@@ -122,16 +133,17 @@ def timed(work: Work, device: torch.device, steps: int = 6) -> Timed:
 
     Full training: weights in bf16, rounded stochastically, and moments in bf16.
     """
-    model: torch.nn.Module = random_model(work.shape, device)
+    model: torch.nn.Module = random_model(work.shape, device, work.bits)
     if work.method == "lora":
         model = make_trainable(model, "lora", rank=16, alpha=16)
     else:
         model.requires_grad_(True)
-    accelerate(model, float8=work.float8)
+    if work.bits is None:
+        accelerate(model, float8=work.float8)
     counts = parameter_counts(model)
     plan = plan_of(work, WARM_UP + steps)
     moments = "fp32" if work.method == "lora" else "bf16"
-    settings = TrainingSettings(1e-5, pad_rows=True, log_every=1000, moments=moments)
+    settings = TrainingSettings(1e-5, pad_rows=True, log_every=1000, moments=moments, bf16=work.bits is not None)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     marks: list[float] = []
@@ -142,30 +154,46 @@ def timed(work: Work, device: torch.device, steps: int = 6) -> Timed:
         marks.append(time.perf_counter())
 
     trainer = Trainer(model, CausalLM(), plan, settings)
-    layers = compiled_layers(model, cheap_again=work.recompute == "cheap") if work.compiled else nullcontext()
-    with layers:
+    compiled = work.compiled and work.bits is None
+    with compiled_layers(model, cheap_again=work.recompute == "cheap") if compiled else nullcontext():
         trainer.fit(on_step)
     lengths = plan.mixture.lengths[plan.order]
     edges = plan.row_edges[:-1:work.passes]
     useful = np.add.reduceat(lengths, edges)[WARM_UP:]
     rates = [n / s for n, s in zip(useful, np.diff(marks)[WARM_UP - 1 :], strict=True)]
-    needed = plan_accelerated(
-        causal_lm(model).config,
-        parameters=counts["all"],
-        trained=counts["trained"],
-        tokens=work.row_tokens,
-        weight_bytes=2,
-        moment_bytes=kept_bytes(moments, "stochastic"),
-        float8=work.float8,
-        recompute=work.recompute,
-        accumulates=work.passes > 1,
-    )
+    needed = planned(work, causal_lm(model).config, counts, kept_bytes(moments, "stochastic"))
     return Timed(
         useful=median(rates),
         operations=floating_point_operations(model, lengths, counts["matmul"], frozen=work.method == "lora"),
         predicted_gib=needed.total / 2**30,
         peak_gib=torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0,
         matmul=counts["matmul"],
+    )
+
+
+def planned(work: Work, config: PretrainedConfig, counts: dict[str, int], moment_bytes: float) -> MemoryPlan:
+    """The memory plan that a recipe would make."""
+    if work.bits is not None:
+        return plan_memory(
+            config,
+            parameters=counts["all"],
+            trained=counts["trained"],
+            row_tokens=work.row_tokens,
+            compute_bytes=2,
+            frozen_bytes=frozen_bytes(config, counts["all"], work.bits, 2),
+            recompute=False,
+            on_cpu=False,
+        )
+    return plan_accelerated(
+        config,
+        parameters=counts["all"],
+        trained=counts["trained"],
+        tokens=work.row_tokens,
+        weight_bytes=2,
+        moment_bytes=moment_bytes,
+        float8=work.float8,
+        recompute=work.recompute,
+        accumulates=work.passes > 1,
     )
 
 

@@ -13,7 +13,6 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from transformers.activations import SiLUActivation
 
-from graftlm.ops.float8 import FrozenWeight
 from graftlm.ops.frozen import Frozen, FrozenSiblings
 from graftlm.ops.lora_mlp import LoraMlp
 
@@ -37,8 +36,10 @@ class Stack:
         rows = weight.split([base.out_features for base in bases])
         for base, part in zip(bases, rows, strict=True):
             base.weight.data = part
-        self.whole = Frozen(weight, FrozenWeight.of(weight) if float8 else None)
-        self.parts = tuple(Frozen(part, FrozenWeight.of(part) if float8 else None) for part in rows)
+        self.whole, self.parts = Frozen(weight), tuple(Frozen(part) for part in rows)
+        if float8:  # forward all layers at once, backward each by itself
+            self.whole = self.whole.forward_in_8_bits()
+            self.parts = tuple(part.backward_in_8_bits() for part in self.parts)
         self.bias = _joint_bias(bases)
         self._input: torch.Tensor | None = None
         self._outputs: list[torch.Tensor] = []
@@ -51,6 +52,12 @@ class Stack:
         if place == len(self.parts) - 1:
             self._input, self._outputs = None, []
         return out
+
+    def go_backward_at_once(self) -> None:
+        """For a user of `whole` alone, in both directions."""
+        if self.whole.rows is not None:
+            self.parts = tuple(Frozen(part.weight) for part in self.parts)  # first: each copy is a byte a weight
+            self.whole = self.whole.backward_in_8_bits()
 
     def _all_outputs(self, x: torch.Tensor) -> list[torch.Tensor]:
         """x [..., I] → [..., O] of each layer: x·Wᵀ + scaling·(x·Aᵀ)·Bᵀ."""
@@ -112,6 +119,8 @@ def stack_mlps(model: torch.nn.Module) -> int:
     """Fuse the MLPs that `stack_lora` has stacked, where Triton runs; returns how many."""
     found = [module for module in model.modules() if _fusable(module)]
     for module in found:
+        module.gate_proj.stack.go_backward_at_once()  # type: ignore[union-attr,operator]
+        module.down_proj.stack.go_backward_at_once()  # type: ignore[union-attr,operator]
         module.plain = type(module)  # type: ignore[assignment]
         module.__class__ = StackedMlp
     return len(found)

@@ -8,7 +8,6 @@ Shapes: T tokens, I inputs, O outputs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,20 +39,6 @@ def scaled_product(
     return torch._scaled_mm(
         a_RK, b_CK.t(), scale_a=a_scale_R1, scale_b=b_scale_C1.t(), out_dtype=torch.bfloat16, use_fast_accum=True
     )
-
-
-@dataclass(frozen=True)
-class FrozenWeight:
-    """A weight [O, I] in both orders: rows scaled for the forward product, columns for the backward one."""
-
-    rows: torch.Tensor
-    rows_scale: torch.Tensor
-    columns: torch.Tensor
-    columns_scale: torch.Tensor
-
-    @classmethod
-    def of(cls, weight_OI: torch.Tensor) -> FrozenWeight:
-        return cls(*quantise_rows(weight_OI), *quantise_rows(weight_OI.t().contiguous()))
 
 
 class _TrainedProduct(torch.autograd.Function):

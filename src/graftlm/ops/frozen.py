@@ -5,32 +5,44 @@ Shapes: T tokens, I inputs, O outputs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from graftlm.ops.float8 import FrozenWeight, quantise_rows, quantise_rows_by, scaled_product
+from graftlm.ops.float8 import quantise_rows, quantise_rows_by, scaled_product
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """A frozen weight [O, I], and in 8-bit floating point if products are to be done in it."""
+    """A frozen weight [O, I], and in 8-bit floating point where products are to be done in it.
+
+    Attributes:
+        rows: (e4m3 [O, I], scale [O, 1]) for the forward product.
+        columns: (e4m3 [I, O], scale [I, 1]) for the backward one.
+    """
 
     weight: torch.Tensor
-    float8: FrozenWeight | None = None
+    rows: tuple[torch.Tensor, torch.Tensor] | None = None
+    columns: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def forward_in_8_bits(self) -> Frozen:
+        return replace(self, rows=quantise_rows(self.weight))
+
+    def backward_in_8_bits(self) -> Frozen:
+        return replace(self, columns=quantise_rows(self.weight.t().contiguous()))
 
     def forward(self, x_TI: torch.Tensor, largest_T1: torch.Tensor | None = None) -> torch.Tensor:
         """x·Wᵀ; `largest_T1`: the largest absolute value of each token, where it is known."""
-        if self.float8 is None:
+        if self.rows is None:
             return x_TI @ self.weight.t()
-        return scaled_product(*_cast(x_TI, largest_T1), self.float8.rows, self.float8.rows_scale)
+        return scaled_product(*_cast(x_TI, largest_T1), *self.rows)
 
     def backward(self, dy_TO: torch.Tensor, largest_T1: torch.Tensor | None = None) -> torch.Tensor:
         """dy·W."""
-        if self.float8 is None:
+        if self.columns is None:
             return dy_TO @ self.weight
-        return scaled_product(*_cast(dy_TO, largest_T1), self.float8.columns, self.float8.columns_scale)
+        return scaled_product(*_cast(dy_TO, largest_T1), *self.columns)
 
 
 def _cast(x_TK: torch.Tensor, largest_T1: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -59,6 +59,18 @@ def test_siblings_share_one_weight_and_none_is_kept_twice():
     assert attention.stack._input is None  # nothing stays behind a forward pass
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_in_8_bits_a_weight_is_kept_once_for_each_direction(fused):
+    model = adapted().bfloat16()
+    stack_lora(model, float8=True)
+    if fused:
+        stack_mlps(model)
+    stacks = {layer.stack for layer in model.modules() if isinstance(layer, StackedLoraLinear)}
+    held = [frozen for stack in stacks for frozen in (stack.whole, *stack.parts)]
+    copies = [copy[0].numel() for frozen in held for copy in (frozen.rows, frozen.columns) if copy]
+    assert sum(copies) == 2 * sum(stack.whole.weight.numel() for stack in stacks)
+
+
 def test_the_merged_model_is_the_adapted_one():
     model = adapted()
     before = hidden_states(model, TOKENS, BOUNDARIES)

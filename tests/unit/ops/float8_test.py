@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from graftlm.ops.float8 import FrozenWeight, quantise_rows, trained_product
+from graftlm.ops.float8 import quantise_rows, trained_product
 from graftlm.ops.frozen import Frozen, FrozenSiblings
 
 
@@ -13,7 +13,7 @@ def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 def frozen(weight: torch.Tensor) -> Frozen:
-    return Frozen(weight, FrozenWeight.of(weight))
+    return Frozen(weight).forward_in_8_bits().backward_in_8_bits()
 
 
 def random(*shape: int, seed: int) -> torch.Tensor:
