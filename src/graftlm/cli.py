@@ -52,16 +52,18 @@ def run(
     recipe: RecipeFile,
     overrides: Overrides = None,
     gpus: Annotated[int, typer.Option(min=1, help="train on so many GPUs of this machine; without any: processes")] = 1,
+    profile: Annotated[bool, typer.Option("--profile", help="write a trace, and where the time of a step goes")] = False,
 ) -> None:
     """Run a recipe: check, train its stages, evaluate after each, write the report. Run again to go on."""
     from graftlm.recipes.launching import run_on
     from graftlm.recipes.loading import load_recipe
     from graftlm.recipes.pipeline import run_recipe
 
+    changes = [*(overrides or []), *(["profile=true"] if profile else [])]
     if gpus > 1:
-        run_on(recipe, overrides or [], gpus)
+        run_on(recipe, changes, gpus)
     else:
-        run_recipe(load_recipe(recipe, overrides))
+        run_recipe(load_recipe(recipe, changes))
 
 
 @app.command()

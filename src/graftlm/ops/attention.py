@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal
 
@@ -15,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-Kernel = Literal["documents", "varlen", "uniform", "by_length"]
-"""documents: our Triton kernel; varlen: torch's (flash attention 2); uniform: SDPA, where all documents have one
+Kernel = Literal["documents", "varlen", "flash3", "flash4", "uniform", "by_length"]
+"""documents: our Triton kernel; varlen: torch's (flash attention 2); flash3, flash4: those of the packages
+`flash_attn_interface` and `flash_attn.cute`, where they are installed; uniform: SDPA, where all documents have one
 length; by_length: SDPA over padded groups of documents, on any device."""
+FLASH = {"flash3": "flash_attn_interface", "flash4": "flash_attn.cute"}
 
 HALVES = (torch.bfloat16, torch.float16)
 _OTHERS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -54,7 +57,7 @@ def lay_out(boundaries: torch.Tensor, tokens: int, longest: int, kernel: Kernel)
         return Layout(boundaries, longest, "by_length" if kernel == "by_length" else "uniform")
     room = 1 << (max(N, tokens // 64) - 1).bit_length()
     boundaries = F.pad(boundaries, (0, room - N), value=tokens)
-    if kernel == "varlen":
+    if kernel == "varlen" or kernel in FLASH:
         return Layout(boundaries, max(2048, 1 << (longest - 1).bit_length()), kernel)
     from graftlm.ops.kernels.document_attention import BACKWARD_BLOCK, FORWARD_BLOCK, document_blocks
 
@@ -92,6 +95,8 @@ def packed_attention(
         return _packed_by_length(*qkv, layout.boundaries, scale, window)
     if layout.kernel == "varlen":
         return _packed_by_torch(*qkv, layout.boundaries, layout.longest, scale, window)
+    if layout.kernel in FLASH:
+        return _packed_by_flash(*qkv, layout, scale, window)
     from graftlm.ops.kernels.document_attention import document_attention
 
     assert layout.blocks is not None and layout.backward_blocks is not None
@@ -108,7 +113,7 @@ def kernels_for(device: torch.device, head_size: int) -> list[Kernel]:
         found.append("varlen")
     if find_spec("triton"):
         found.append("documents")
-    return found
+    return [*found, *(name for name, module in FLASH.items() if _installed(module))]  # type: ignore[list-item]
 
 
 def documents_of_like_length(boundaries: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -170,6 +175,24 @@ def _packed_by_torch(query, key, value, boundaries, longest, scale, window):  # 
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     sides = (-1 if window is None else window - 1, 0)
     return _varlen_kernel()(query, key, value, boundaries, boundaries, longest, longest, scale=scale, window_size=sides)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
+
+
+def _packed_by_flash(query, key, value, layout, scale, window):  # type: ignore[no-untyped-def]
+    """Flash attention 3 (arXiv 2407.08608) or 4 by its own package; both take fewer key heads than query heads."""
+    attend = import_module(FLASH[layout.kernel]).flash_attn_varlen_func
+    sides = {} if window is None else {"window_size": (window - 1, 0)}  # they call no window by different names
+    found = attend(
+        query, key, value, cu_seqlens_q=layout.boundaries, cu_seqlens_k=layout.boundaries,
+        max_seqlen_q=layout.longest, max_seqlen_k=layout.longest, softmax_scale=scale, causal=True, **sides,
+    )  # fmt: skip
+    return found[0] if isinstance(found, tuple) else found  # some versions give the normalisers, too
 
 
 def _uniform(query, key, value, length, scale, window):  # type: ignore[no-untyped-def]

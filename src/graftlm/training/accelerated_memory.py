@@ -20,7 +20,7 @@ from graftlm.training.memory import MemoryPlan
 Recompute = Literal["none", "cheap", "full"]
 """What is computed again in the backward pass: nothing that costs much; all but the matmuls; whole layers."""
 
-CONTEXT = int(0.6 * 2**30)
+CONTEXT = int(0.1 * 2**30)
 """Workspaces of the matrix library and small tensors. The CUDA context itself is outside torch's count."""
 
 
@@ -99,11 +99,11 @@ def plan_accelerated(
     held = 4 if adapter else weight_bytes
     linear = sizes.L * (2 * sizes.D * sizes.Q + 2 * sizes.D * sizes.K + 3 * sizes.D * sizes.I)
     kept = sizes.L * kept_of_a_layer(sizes, adapter=adapter, float8=float8, recompute=recompute)
-    once = kept_of_a_layer(sizes, adapter=adapter, float8=float8, recompute="none") if recompute != "none" else 0
+    once = kept_of_a_layer(sizes, adapter=adapter, float8=float8, recompute="none") - kept // sizes.L
     targets = min(tokens, max(256, LOGITS_HELD // (4 * sizes.vocabulary)))
     loss = targets * sizes.vocabulary * 6 + 2 * tokens * sizes.D * 2
     if not adapter:
-        loss += 4 * sizes.vocabulary * sizes.D  # the head's gradient is summed in fp32
+        loss += 6 * sizes.vocabulary * sizes.D  # the head's gradient is summed in fp32, then cast
     layer = tokens * 2 * (4 * sizes.I + sizes.D) + tokens * once
     activations = tokens * (kept + 4 * sizes.D) + max(loss, layer)
     gradients = int(trained * held)

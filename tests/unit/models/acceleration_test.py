@@ -10,7 +10,7 @@ from graftlm.models.acceleration import Float8Linear, accelerate, compiled_layer
 from graftlm.models.adapters import make_trainable
 from graftlm.models.trunk import hidden_states, prepare_trunk
 
-TOKENS, BOUNDARIES = torch.arange(40) % 60, torch.tensor([0, 10, 13, 40], dtype=torch.int32)
+TOKENS, BOUNDARIES = torch.arange(48) % 60, torch.tensor([0, 10, 13, 48], dtype=torch.int32)
 
 
 def tiny(kind: torch.dtype = torch.float32, device: str = "cpu") -> LlamaForCausalLM:
@@ -26,7 +26,10 @@ def tiny(kind: torch.dtype = torch.float32, device: str = "cpu") -> LlamaForCaus
 
 def loss_and_gradients(model: torch.nn.Module) -> tuple[torch.Tensor, list[torch.Tensor]]:
     device = next(model.parameters()).device
-    loss = hidden_states(model, TOKENS.to(device), BOUNDARIES.to(device)).float().square().mean()
+    states_TD = hidden_states(model, TOKENS.to(device), BOUNDARIES.to(device)).float()
+    # Not their squares: those of normalised states have the same sum whatever the weights, and no gradient.
+    wanted_TD = torch.randn(states_TD.shape, generator=torch.Generator().manual_seed(2)).to(device)
+    loss = (states_TD - wanted_TD).square().mean()
     return loss, list(torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad]))
 
 

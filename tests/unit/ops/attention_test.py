@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
 import pytest
 import torch
 
 from graftlm.ops.attention import (
+    FLASH,
     documents_of_like_length,
     kernels_for,
     lay_out,
@@ -123,6 +128,32 @@ def test_documents_of_one_length_are_told_from_others():
 
 def test_on_a_cpu_only_one_kernel_attends():
     assert kernels_for(torch.device("cpu"), 64) == ["by_length"]
+
+
+@pytest.mark.parametrize(("kernel", "module"), FLASH.items())
+@pytest.mark.parametrize("window", [None, 5])
+def test_an_installed_flash_attention_is_called_as_its_package_wants(kernel, module, window, monkeypatch):
+    """By a stand-in with the arguments that both packages name, which computes the definition."""
+
+    def flash_attn_varlen_func(
+        q, k, v, *, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal,
+        window_size=(None, None),
+    ):  # fmt: skip
+        assert causal and cu_seqlens_q is cu_seqlens_k and max_seqlen_q == max_seqlen_k >= cu_seqlens_q.diff().max()
+        left = window_size[0]
+        seen = None if left is None else left + 1
+        return packed_attention_reference(q, k, v, cu_seqlens_q, scale=softmax_scale, window=seen), "normalisers"
+
+    for name in (module.partition(".")[0], module):
+        stand_in = ModuleType(name)
+        stand_in.__spec__, stand_in.__path__ = ModuleSpec(name, None), []
+        stand_in.flash_attn_varlen_func = flash_attn_varlen_func
+        monkeypatch.setitem(sys.modules, name, stand_in)
+    assert kernel in kernels_for(torch.device("cuda"), 64)
+    boundaries = boundaries_of([7, 1, 30])
+    q, k, v = (x.detach().bfloat16() for x in random_qkv(38, 4, 2, 16, seed=0))
+    found = packed_attention(q, k, v, lay_out(boundaries, 38, 30, kernel), window=window)
+    torch.testing.assert_close(found, packed_attention_reference(q, k, v, boundaries, window=window))
 
 
 @pytest.mark.gpu
