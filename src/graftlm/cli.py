@@ -52,7 +52,7 @@ def run(
     recipe: RecipeFile,
     overrides: Overrides = None,
     gpus: Annotated[int, typer.Option(min=1, help="train on so many GPUs of this machine; without any: processes")] = 1,
-    profile: Annotated[bool, typer.Option("--profile", help="write a trace, and where the time of a step goes")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="say where the time of a step goes")] = False,
 ) -> None:
     """Run a recipe: check, train its stages, evaluate after each, write the report. Run again to go on."""
     from graftlm.recipes.launching import run_on
