@@ -1,11 +1,12 @@
 """How the next token is chosen: the settings, and the logits processors as pure functions.
 
-The order is repetition penalty → temperature → top-k → top-p, the order of transformers, so a published
-setting means the same thing here.
+The order is penalties → temperature → top-k → top-p → min-p, the order of transformers, so a published setting
+means the same thing here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import MappingProxyType
 
@@ -26,8 +27,12 @@ class Decoding(BaseModel):
         top_p: nucleus sampling: draw from the smallest set of tokens whose probability sums to at least this
             (Holtzman et al. 2020, arXiv:1904.09751). 1 turns it off.
         top_k: draw from the k most likely tokens (Fan et al. 2018, arXiv:1805.04833). 0 turns it off.
+        min_p: leave out tokens less likely than this share of the most likely one (Nguyen et al. 2024,
+            arXiv:2407.01082). 0 turns it off.
         repetition_penalty: divides the positive and multiplies the negative logits of every token already in
             the prompt or the answer (Keskar et al. 2019, arXiv:1909.05858). 1 turns it off.
+        presence_penalty, frequency_penalty: taken from the logits of every token in the answer so far, once, and
+            once each time that it is there (as OpenAI's interface has them). 0 turns them off.
         max_new_tokens: the most tokens an answer may have.
         seed: request i of a call draws from its own generator seeded by (seed, i); None draws a fresh seed.
         stop: strings that end an answer; they need the `decode` callback of `generate` and are cut from its
@@ -40,7 +45,10 @@ class Decoding(BaseModel):
     temperature: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     top_k: int = Field(default=0, ge=0)
+    min_p: float = Field(default=0.0, ge=0.0, le=1.0)
     repetition_penalty: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    presence_penalty: float = Field(default=0.0, allow_inf_nan=False)
+    frequency_penalty: float = Field(default=0.0, allow_inf_nan=False)
     max_new_tokens: int = Field(default=512, ge=1)
     seed: int | None = 0
     stop: tuple[str, ...] = ()
@@ -60,6 +68,16 @@ class Decoding(BaseModel):
     @property
     def is_greedy(self) -> bool:
         return self.greedy or self.temperature == 0.0
+
+    @property
+    def penalises(self) -> bool:
+        """Whether the tokens so far change the logits."""
+        return self.repetition_penalty != 1.0 or self.counts_answers
+
+    @property
+    def counts_answers(self) -> bool:
+        """Whether it asks how often each token is in the answer so far."""
+        return bool(self.presence_penalty or self.frequency_penalty)
 
 
 PRESETS: MappingProxyType[str, Decoding] = MappingProxyType(
@@ -105,11 +123,27 @@ def keep_nucleus(logits_BV: Tensor, p: float) -> Tensor:
     return logits_BV.masked_fill(drop_BV, _MINUS_INFINITY)
 
 
-def process_logits(logits_BV: Tensor, decoding: Decoding, seen_BV: Tensor | None = None) -> Tensor:
-    """All processors in order: [B, V] → [B, V]; `seen_BV` is needed only for a repetition penalty."""
+def keep_likely(logits_BV: Tensor, share: float) -> Tensor:
+    """Keep the tokens at least `share` times as likely as the most likely one: [B, V] → [B, V]."""
+    least_B1 = logits_BV.amax(dim=-1, keepdim=True) + math.log(share)
+    return logits_BV.masked_fill(logits_BV < least_B1, _MINUS_INFINITY)
+
+
+def process_logits(
+    logits_BV: Tensor, decoding: Decoding, seen_BV: Tensor | None = None, counts_BV: Tensor | None = None
+) -> Tensor:
+    """All processors in order: [B, V] → [B, V].
+
+    Args:
+        seen_BV: which tokens prompt and answer hold; needed for a repetition penalty.
+        counts_BV: how often each is in the answer; needed for the penalties on presence and frequency.
+    """
     if decoding.repetition_penalty != 1.0:
         assert seen_BV is not None, "a repetition penalty needs the tokens seen so far"
         logits_BV = penalise_repetition(logits_BV, seen_BV, decoding.repetition_penalty)
+    if decoding.counts_answers:
+        assert counts_BV is not None, "penalties on presence and frequency need the tokens of the answer"
+        logits_BV = logits_BV - decoding.frequency_penalty * counts_BV - decoding.presence_penalty * (counts_BV > 0)
     if decoding.is_greedy:
         return logits_BV
     if decoding.temperature != 1.0:
@@ -118,6 +152,8 @@ def process_logits(logits_BV: Tensor, decoding: Decoding, seen_BV: Tensor | None
         logits_BV = keep_top_k(logits_BV, decoding.top_k)
     if decoding.top_p < 1.0:
         logits_BV = keep_nucleus(logits_BV, decoding.top_p)
+    if decoding.min_p:
+        logits_BV = keep_likely(logits_BV, decoding.min_p)
     return logits_BV
 
 

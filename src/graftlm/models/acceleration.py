@@ -77,5 +77,18 @@ def compiled_layers(model: torch.nn.Module, *, cheap_again: bool = False) -> Ite
             layer._compiled_call_impl = None
 
 
+@contextmanager
+def compiled_for_decoding(model: torch.nn.Module) -> Iterator[None]:
+    """Compile each decoder layer for steps of decoding, for any number of sequences."""
+    layers = decoder_layers(model)
+    for layer in layers:
+        layer.compile(dynamic=True)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._compiled_call_impl = None
+
+
 def decoder_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
     return [module for module in causal_lm(model).modules() if isinstance(module, GradientCheckpointingLayer)]

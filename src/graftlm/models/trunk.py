@@ -17,9 +17,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 from graftlm.core.errors import ModelError
+from graftlm.models.slots import SlotCache
 from graftlm.ops.attention import Layout, documents_of_like_length, lay_out, packed_attention
 from graftlm.ops.choose import Choice, attention_kernel
 from graftlm.ops.cross_entropy import Head
+from graftlm.ops.slot_attention import slot_attention
 
 ATTENTION = "graft"
 
@@ -32,7 +34,18 @@ def _attention(
     attention_mask: torch.Tensor | None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention entry: query [1, H, T, D], key and value [1, G, T, D] → [1, T, H, D]."""
+    """transformers' attention entry: query [1, H, T, D], key and value [1, G, T, D] → [1, T, H, D].
+
+    In decoding: query [S, H, 1, D], key and value [S, G, L, D] of a cache of slots → [S, 1, H, D].
+    """
+    if kwargs.get("graft_cache") is not None:
+        key, value = kwargs["graft_cache"].take_in(module, key, value)
+    if kwargs.get("graft_lengths") is not None:
+        out_SHD = slot_attention(
+            query[:, :, 0], key, value, kwargs["graft_lengths"], scale=kwargs.get("scaling"),
+            window=kwargs.get("sliding_window"),
+        )  # fmt: skip
+        return out_SHD[:, None], None
     if kwargs.get("cu_seq_lens_q") is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
@@ -184,6 +197,34 @@ def hidden_states(
     return states(model, tokens_T, boundaries, longest)
 
 
+def prompt_states(
+    model: torch.nn.Module, tokens_T: torch.Tensor, boundaries: torch.Tensor, cache: SlotCache
+) -> torch.Tensor:
+    """`hidden_states` of packed prompts, whose keys and values go into `cache` on the way; it is on the model."""
+    return _packed_states(model, tokens_T, boundaries, cache=cache)
+
+
+def next_states(
+    model: torch.nn.Module, tokens_S: torch.Tensor, positions_S: torch.Tensor, lengths_S: torch.Tensor, cache: SlotCache
+) -> torch.Tensor:
+    """Final hidden states [S, D] of one more token in each slot of a cache, which takes it in.
+
+    Args:
+        positions_S: the token's position in its sequence.
+        lengths_S: positions of each slot that are seen, the new one included.
+        cache: expects the tokens at these positions, and is on the model.
+    """
+    return _decoder(model)(
+        input_ids=tokens_S[:, None],
+        position_ids=positions_S[:, None],
+        attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=tokens_S.device),  # as in packed rows
+        past_key_values=cache,
+        use_cache=True,
+        graft_cache=cache,
+        graft_lengths=lengths_S,
+    ).last_hidden_state[:, 0]
+
+
 def output_head(model: torch.nn.Module) -> Head:
     """The head that turns hidden states into logits, with the scaling of the families that scale."""
     inner = causal_lm(model)
@@ -210,6 +251,7 @@ def _packed_states(
     tokens_T: torch.Tensor,
     boundaries: torch.Tensor,
     longest: int | None = None,
+    cache: SlotCache | None = None,
     **probe: set[int | None],
 ) -> torch.Tensor:
     longest = int(boundaries.diff().max()) if longest is None else longest
@@ -219,7 +261,9 @@ def _packed_states(
         position_ids=positions_of(boundaries, len(tokens_T))[None],
         # A mask of four dimensions is passed on as it is: no [T, T] mask is built, our entry needs none.
         attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=tokens_T.device),
-        use_cache=False,
+        past_key_values=cache,
+        use_cache=cache is not None,
+        graft_cache=cache,
         cu_seq_lens_q=layout.boundaries,
         cu_seq_lens_k=layout.boundaries,
         max_length_q=layout.longest,
