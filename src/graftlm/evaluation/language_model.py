@@ -12,6 +12,7 @@ from graftlm.data.encode import encode_chats, encode_prompt
 from graftlm.data.samples import Turn
 from graftlm.data.templates import ChatTemplate, Rendered
 from graftlm.evaluation.subject import Advance, Answer, Turns
+from graftlm.inference.blanks import blank_config, open_answer
 from graftlm.inference.decoding import Decoding
 from graftlm.inference.generation import generate
 from graftlm.inference.likelihood import text_log_probability
@@ -103,7 +104,7 @@ def language_model(
 
     An option is scored as the training data would hold it: tokenised in one piece with its prompt, with the
     space that the template puts before an answer, without its stop marker. Documents begin with the
-    tokenizer's bos (eos where it has none).
+    tokenizer's bos (eos where it has none). The answer of a model that fills blanks stands behind a [gMASK].
     """
 
     def encode_text(text: str) -> list[int]:
@@ -112,11 +113,19 @@ def language_model(
     def decode(tokens: Sequence[int]) -> str:
         return str(tokenizer.decode(list(tokens), skip_special_tokens=True))
 
+    blanks = blank_config(model)
+
+    def encode(turns: Turns) -> list[int]:
+        prompt = encode_prompt(tokenizer, template, turns)
+        return prompt if blanks is None else open_answer(prompt, blanks)
+
     stop_ids, stop_strings = _stops(model, tokenizer, template)
+    if blanks is not None and blanks.eop_token_id is not None:
+        stop_ids |= {blanks.eop_token_id}
     start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     return LanguageModel(
         model=model,
-        encode=lambda turns: encode_prompt(tokenizer, template, turns),
+        encode=encode,
         encode_text=encode_text,
         decode=decode,
         stop_ids=stop_ids,

@@ -20,10 +20,15 @@ from graftlm.data import worlds
 from graftlm.data.readers import Fault, read_rows
 from graftlm.data.samples import Labelled, Preference, Text, Turn
 from graftlm.evaluation.language_model import LanguageModel, language_model
+from graftlm.inference.blanks import blank_config, fill_blanks, open_answer
 from graftlm.inference.decoding import PRESETS, Decoding
 from graftlm.inference.generation import generate, stream
+from graftlm.models.families.glm130b import MARKS
 from graftlm.models.loading import load_model, load_tokenizer
 from graftlm.recipes.stages.context import choose_template
+
+
+BLANKS = tuple(MARKS[name] for name in ("mask_token_id", "smask_token_id", "gmask_token_id"))
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,25 @@ class Speaker:
     def prompt(self, turns: list[Turn]) -> list[int]:
         if not self.raw:
             return self.subject.encode(turns)
+        tokens, blanks = self.document(turns[-1].content), blank_config(self.subject.model)
+        return tokens if blanks is None else open_answer(tokens, blanks)
+
+    def document(self, text: str) -> list[int]:
+        """Plain text as it stands in training."""
         start = [] if self.subject.document_start is None else [self.subject.document_start]
-        return [*start, *self.subject.encode_text(turns[-1].content)]
+        return [*start, *self.subject.encode_text(text)]
+
+    def fill(self, text: str, decoding: Decoding) -> str:
+        """The text with its blanks filled."""
+        subject = self.subject
+        found = fill_blanks(
+            subject.model, self.document(text), decoding, stop_ids=subject.stop_ids, pad_id=subject.pad_id
+        )
+        return subject.decode(found.tokens)
+
+    def has_blanks(self, text: str) -> bool:
+        """Whether a text has marks that this model fills."""
+        return blank_config(self.subject.model) is not None and any(mark in text for mark in BLANKS)
 
     def decoding(self, chosen: Decoding) -> Decoding:
         """The chosen decoding, which also stops where the template's answers stop."""
@@ -111,7 +133,11 @@ def talk(model: str, decoding: Decoding, template: str, system: str | None) -> N
 
 
 def answer(model: str, prompt: str, decoding: Decoding, template: str, system: str | None, *, raw: bool) -> None:
+    """Print the answer as it comes; a prompt with blanks is printed with its blanks filled."""
     speaker = load_speaker(model, template, raw=raw)
+    if speaker.has_blanks(prompt):
+        console.out(speaker.fill(prompt, decoding), highlight=False)
+        return
     _print_stream(speaker, [*([Turn("system", system)] if system else []), Turn("user", prompt)], decoding)
 
 
