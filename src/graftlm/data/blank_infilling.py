@@ -167,7 +167,8 @@ def blank_sample(
         starts, lengths: the spans, ascending; of a gMASK one, at the end.
         order: of the spans behind the context.
     """
-    tokens, mark, sop = tokens.astype(np.int64), [marks.of(kind)], [marks.sop]
+    tokens = tokens.astype(np.int64)
+    mark, sop, eop = (np.array([mark]) for mark in (marks.of(kind), marks.sop, marks.eop))
     edges = [0, *(edge for a, n in zip(starts, lengths, strict=True) for edge in (a, a + n)), len(tokens)]
     spans = [tokens[a : a + n] for a, n in zip(starts, lengths, strict=True)]
     kept = [tokens[a:b] for a, b in zip(edges[0::2], edges[1::2], strict=True)]
@@ -179,7 +180,7 @@ def blank_sample(
         positions = np.arange(C + len(spans[0]))
     else:
         filled = [piece for k in order for piece in (sop, spans[k])]
-        wanted = [piece for k in order for piece in (spans[k], [marks.eop])]
+        wanted = [piece for k in order for piece in (spans[k], eop)]
         positions = np.concatenate([np.arange(C), *(np.full(lengths[k] + 1, places[k]) for k in order)])
     targets = np.concatenate([np.full(C, IGNORE), *wanted])
     return BlankSample(np.concatenate([context, *filled]), positions, targets, C)

@@ -49,6 +49,7 @@ class InfillBatch(PackedBatch):
 
     def to(self, device: torch.device) -> PackedBatch:
         moved = super().to(device)
+        assert isinstance(moved, InfillBatch)
         return replace(moved, positions=self.positions.to(device), branch=self.branch.to(device))
 
 
@@ -159,7 +160,8 @@ def plan_infilling(
         mixture, block=mixture.block[parts.entry], sample=mixture.sample[parts.entry], lengths=parts.lengths
     )
     packed = pack(of_parts, row_tokens=row_tokens, rows_per_step=rows_per_step)
-    return InfillPlan(**vars(packed), parts=parts, span_edges=parts.spans.edges(len(parts.entry)), marks=marks, seed=seed)
+    edges = parts.spans.edges(len(parts.entry))
+    return InfillPlan(**vars(packed), parts=parts, span_edges=edges, marks=marks, seed=seed)
 
 
 def _masked_texts(

@@ -62,7 +62,7 @@ def visible_in_rows(branch_BL: torch.Tensor, real_BL: torch.Tensor) -> torch.Ten
 
 def visible_from_cache(real_BK: torch.Tensor, queries: int) -> torch.Tensor:
     """[B, 1, Q, K] bool for the last Q tokens of rows of K, all of them continuations: what is not after them."""
-    B, K = real_BK.shape
+    K = real_BK.shape[1]
     past_QK = torch.ones(queries, K, dtype=torch.bool, device=real_BK.device).tril(K - queries)
     return (real_BK.bool()[:, None, :] & past_QK)[:, None]
 

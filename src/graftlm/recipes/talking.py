@@ -27,7 +27,6 @@ from graftlm.models.families.glm130b import MARKS
 from graftlm.models.loading import load_model, load_tokenizer
 from graftlm.recipes.stages.context import choose_template
 
-
 BLANKS = tuple(MARKS[name] for name in ("mask_token_id", "smask_token_id", "gmask_token_id"))
 
 

@@ -97,7 +97,8 @@ class Glm130bConfig(PretrainedConfig):
         self.sop_token_id = sop_token_id
         self.eop_token_id = eop_token_id
         self.use_cache = use_cache
-        super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
+        super().__init__(**kwargs)
+        self.tie_word_embeddings = tie_word_embeddings
 
     @property
     def residual_scale(self) -> float:
@@ -111,7 +112,7 @@ class BlankCache(DynamicCache):
     blank_B: torch.Tensor
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        super().reorder_cache(beam_idx)
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]
         self.blank_B = self.blank_B.index_select(0, beam_idx)
 
 
@@ -172,6 +173,7 @@ class Glm130bLayer(GradientCheckpointingLayer):
 
 
 class Glm130bPreTrainedModel(PreTrainedModel):
+    config: Glm130bConfig
     config_class = Glm130bConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True

@@ -52,13 +52,14 @@ def pack_options(
         marked, blank = _with_mark(list(context), config)
         row += [(token, place, CONTEXT, IGNORE, 0) for place, token in enumerate(marked)]
         for branch, choice in enumerate(choices, CONTEXT + 1):
-            shown, option = [config.sop_token_id, *choice[:-1]], next(numbers)
+            shown, number = [config.sop_token_id, *choice[:-1]], next(numbers)
             row += [
-                (token, place if blank is None else blank, branch, target, option)
+                (token, place if blank is None else blank, branch, target, number)
                 for place, (token, target) in enumerate(zip(shown, choice, strict=True), len(marked))
             ]
         boundaries.append(len(row))
-    return PackedOptions(*torch.tensor(row).T.contiguous(), torch.tensor(boundaries, dtype=torch.int32))
+    tokens, positions, branches, targets, option = torch.tensor(row).T.contiguous().unbind()
+    return PackedOptions(tokens, positions, branches, targets, option, torch.tensor(boundaries, dtype=torch.int32))
 
 
 @torch.inference_mode()

@@ -16,7 +16,6 @@ from graftlm.recipes.stages.context import StageContext
 from graftlm.recipes.tokenise import token_share
 from graftlm.training.epochs import HEURISTIC, epochs_for
 
-
 Pack = Callable[[Mixture], PackingPlan]
 """How a stage makes rows of a mixture."""
 

@@ -46,13 +46,14 @@ def marks_of_model(where: str) -> Marks:
     """Raises ModelError for a model that does not fill blanks."""
     config = load_config(where)
     ids = {name.removesuffix("_token_id"): getattr(config, name, None) for name in MARKS}
-    if None in ids.values():
+    known = {name: token for name, token in ids.items() if token is not None}
+    if len(known) < len(ids):
         raise ModelError(
             f"a {config.model_type} model has no marks for blanks",
             where=where,
             fix="an infill stage needs a model of model_type glm130b; train others with a pretrain stage",
         )
-    return Marks(**ids)
+    return Marks(**known)
 
 
 def masking_of(settings: InfillStage) -> Masking:

@@ -127,7 +127,7 @@ def test_context_sees_both_ways_and_the_answer_its_past(model):
 
 
 def test_packed_samples_equal_single_ones(model):
-    samples = [([1, 20, MASK, 31, SOP, 9, 10], 4, 2), ([1, MASK, 8, SOP, 9], 3, 1), ([1, 20, GMASK, SOP, 9, 8], 3, None)]
+    samples = [([1, 20, MASK, 31, SOP, 9, 10], 4, 2), ([1, MASK, 8, SOP, 9], 3, 1), ([1, 20, GMASK, SOP, 9], 3, None)]
     positions = [
         place if place < context or mark is None else mark
         for tokens, context, mark in samples
