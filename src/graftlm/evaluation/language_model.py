@@ -80,9 +80,14 @@ class LanguageModel:
         return [Answer((c.text or "").strip(), c.finish_reason == "stop") for c in completions]
 
     def text_log_probabilities(self, texts: Sequence[str], advance: Advance) -> list[float]:
-        start = [] if self.document_start is None else [self.document_start]
-        documents = [start + self.encode_text(text) for text in texts]
-        found = text_log_probability(self.model, documents)
+        start, blanks = [] if self.document_start is None else [self.document_start], blank_config(self.model)
+        documents = [self.encode_text(text) for text in texts]
+        if blanks is not None:  # a text is what fills a blank behind an empty context
+            opened = [open_answer(start, blanks)] * len(texts)
+            rows = score_choices(self.model, opened, [[document] for document in documents], pad_id=self.pad_id)
+            advance(len(texts))
+            return [row[0].log_probability for row in rows]
+        found = text_log_probability(self.model, [start + document for document in documents])
         advance(len(texts))
         return [log_p for log_p, _ in found]
 

@@ -9,9 +9,11 @@ import torch
 from transformers import PretrainedConfig
 
 from graftlm.core.console import say
+from graftlm.core.errors import ModelError
 from graftlm.core.receipts import Receipt
 from graftlm.data.mixing import Mixture
 from graftlm.data.packing import PackingPlan
+from graftlm.inference.blanks import blank_config
 from graftlm.models.acceleration import accelerate, compiled_layers
 from graftlm.models.adapters import (
     make_trainable,
@@ -81,6 +83,7 @@ def load_trainable(
 
     with world.in_turn():
         model = build(torch.device("cpu") if world.size > 1 else stage.device)
+        refuse_blanks(stage, model)
         notes = [] if causal_lm(model).graft_packs or isinstance(settings, InfillStage) else [PADDED]
         parameters = parameter_counts(model)
         budget = settle_budget(stage, causal_lm(model).config, parameters)
@@ -99,6 +102,17 @@ def load_trainable(
     for note in notes:
         say(f"  {note}")
     return loaded
+
+
+def refuse_blanks(stage: StageContext, model: torch.nn.Module) -> None:
+    """Raises ModelError where a model that fills blanks would learn to answer without one."""
+    if blank_config(model) is not None and not isinstance(stage.settings, InfillStage):
+        raise ModelError(
+            f"a {causal_lm(model).config.model_type} model answers behind a mark, which a {stage.settings.stage} stage "
+            "does not write",
+            where=f"stages.{stage.name}",
+            fix="use an infill stage, for texts and for conversations",
+        )
 
 
 def fit(
