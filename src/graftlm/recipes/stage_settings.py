@@ -194,7 +194,7 @@ class InfillStage(TrainingStage):
     span: float = Field(3.0, gt=0, description="mean length of a mask's spans (Poisson)")
     least_tail: float = Field(0.2, gt=0, le=1, description="least share of a text that gmask leaves out")
     mask_window: int = Field(512, ge=32, description="tokens of a text in which spans and sentences are masked")
-    embedding_gradient: float | ShrinkSettings | None = Field(
+    embedding_gradient: Annotated[float, Field(gt=0, le=1)] | ShrinkSettings | None = Field(
         None, description="share of the gradient that reaches the embedding; the model's own by default"
     )
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from transformers import LlamaConfig
 
-from graftlm.core.errors import GraftError
+from graftlm.core.errors import ModelError, RecipeError
 from graftlm.core.files import read_json
 from graftlm.inference.decoding import Decoding
+from graftlm.models.families.glm130b import MARKS, Glm130bConfig
 from graftlm.models.loading import load_tokenizer
+from graftlm.recipes.blanks import refuse_mismatch
 from graftlm.recipes.pipeline import run_recipe
 from graftlm.recipes.schema import Recipe
 from graftlm.recipes.stage_settings import InfillStage
 from graftlm.recipes.stages.infill import masking_of, shrink_of
-from graftlm.recipes.talking import answer, load_speaker
+from graftlm.recipes.talking import answer, answer_file, load_speaker
 
+MARKED: dict[str, Any] = {name: number for number, name in enumerate(MARKS, 3)}
 TREE: dict[str, Any] = {
     "name": "blanks",
     "device": "cpu",
@@ -77,12 +82,19 @@ def test_a_new_model_learns_to_fill_blanks(recipe: Any, capsys: pytest.CaptureFi
     assert 2 < bits[1] < bits[0] - 0.1
 
     speaker = load_speaker(str(folder), "own", raw=True)
-    filled = speaker.fill("The cat [MASK] on the mat.", Decoding(greedy=True, max_new_tokens=3))
+    filled, _ = speaker.fill("The cat [MASK] on the mat.", Decoding(greedy=True, max_new_tokens=3))
     assert filled.startswith("The cat") and filled.endswith(" on the mat.")
     assert "MASK" not in filled
     capsys.readouterr()
     answer(str(folder), "The cat [MASK] on the mat.", Decoding(greedy=True, max_new_tokens=3), "own", None, raw=False)
     assert capsys.readouterr().out == f"{filled}\n"
+
+    (folder / "prompts.txt").write_text("The cat [MASK] on the mat.\nHello\n")
+    answer_file(str(folder), folder / "prompts.txt", folder / "answers.jsonl", Decoding(max_new_tokens=3, greedy=True),
+                "own", None, raw=False)  # fmt: skip
+    rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["prompt"] for row in rows] == ["The cat [MASK] on the mat.", "Hello"]
+    assert rows[0]["answer"] == filled and not rows[1]["answer"].startswith("Hello")
 
     assert load_tokenizer(str(folder / "01-infill/model")).convert_tokens_to_ids("[gMASK]") == 8
     before = (folder / "01-infill/receipt.json").stat().st_mtime_ns
@@ -90,16 +102,32 @@ def test_a_new_model_learns_to_fill_blanks(recipe: Any, capsys: pytest.CaptureFi
     assert (folder / "01-infill/receipt.json").stat().st_mtime_ns == before, "a finished stage is skipped"
 
 
-def test_other_models_have_no_marks(recipe: Any) -> None:
-    with pytest.raises(GraftError, match="a llama model has no marks for blanks") as error:
-        run_recipe(recipe(base="rootstock"))
-    assert "glm130b" in str(error.value.fix)
+SFT = {"sft": {"stage": "sft", "blocks": ["chat"], "row_tokens": 256, "tokens": 500}}
 
 
-def test_other_stages_do_not_write_marks(recipe: Any) -> None:
-    sft = {"stage": "sft", "blocks": ["chat"], "row_tokens": 256, "tokens": 500}
-    with pytest.raises(GraftError, match="answers behind a mark, which a sft stage does not write"):
-        run_recipe(recipe(stages={"sft": sft}, evaluation={}))
+@pytest.mark.parametrize(
+    ("changes", "reason", "fix"),
+    [
+        ({"base": "rootstock"}, "a llama model has no marks for blanks", "glm130b"),
+        ({"stages": SFT}, "a glm130b model answers behind a mark, which a sft stage does not write", "infill stage"),
+    ],
+)
+def test_models_and_stages_that_do_not_go_together(
+    recipe: Any, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], reason: str, fix: str
+) -> None:
+    """The check says it before anything is trained, and the stage by itself."""
+    with pytest.raises(RecipeError, match="nothing was trained"):
+        run_recipe(recipe(evaluation={}, **changes))
+    said = " ".join(capsys.readouterr().out.split())
+    assert reason in said and fix in said
+
+
+@pytest.mark.parametrize(("kind", "config"), [("infill", LlamaConfig()), ("sft", Glm130bConfig(**MARKED))])
+def test_a_stage_refuses_by_itself(kind: str, config: Any) -> None:
+    refuse_mismatch(Glm130bConfig(**MARKED), "infill", "stages.a")
+    refuse_mismatch(LlamaConfig(), "sft", "stages.a")
+    with pytest.raises(ModelError, match="mark"):
+        refuse_mismatch(config, kind, "stages.a")
 
 
 def test_settings() -> None:
@@ -114,6 +142,13 @@ def test_settings() -> None:
         {"blocks": ["a"], "embedding_gradient": {"start": 0.2, "end": 1.0, "after": 22_800, "over": 6_000}}
     ))  # fmt: skip
     assert moved is not None and moved.at(25_800) == pytest.approx(0.6)
-    for wrong in ({"masks": {"gmask": 0.0}}, {"masks": {"mask": -1, "gmask": 2}}, {"masks": {"tmask": 1}}, {"masks": {}}):
-        with pytest.raises(ValidationError):
-            InfillStage(blocks=["a"], **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"masks": {"gmask": 0.0}}, {"masks": {"mask": -1, "gmask": 2}}, {"masks": {"tmask": 1}}, {"masks": {}},
+     {"embedding_gradient": 7}, {"embedding_gradient": {"start": 0.0}}, {"row_tokens": 32}],
+)  # fmt: skip
+def test_settings_that_mean_nothing(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        InfillStage.model_validate({"blocks": ["a"]} | wrong)

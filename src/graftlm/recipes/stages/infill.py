@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from graftlm.core.errors import ModelError
 from graftlm.core.receipts import Receipt
-from graftlm.data.blank_infilling import KINDS, Marks, Masking, sentence_ends
+from graftlm.data.blank_infilling import KINDS, Masking, sentence_ends
 from graftlm.data.infill_plan import plan_infilling
 from graftlm.data.mixing import Mixture
 from graftlm.data.packing import PackingPlan
-from graftlm.models.families.glm130b import MARKS
 from graftlm.models.loading import load_config
 from graftlm.objectives.blank_infilling import BlankInfilling, Shrink
+from graftlm.recipes.blanks import marks_in, refuse_mismatch
 from graftlm.recipes.stage_settings import InfillStage
 from graftlm.recipes.stages.blocks import Pack
 from graftlm.recipes.stages.context import StageContext
@@ -25,7 +24,10 @@ def run(stage: StageContext) -> Receipt:
 
 
 def masked_rows(stage: StageContext, settings: InfillStage) -> Pack:
-    marks, masking = marks_of_model(stage.start.where), masking_of(settings)
+    config, masking = load_config(stage.start.where), masking_of(settings)
+    refuse_mismatch(config, settings.stage, f"stages.{stage.name}")
+    marks = marks_in(config)
+    assert marks is not None
     ends_V = sentence_ends(stage.tokenizer) if settings.masks.get("smask") else None
 
     def pack_rows(mixture: Mixture) -> PackingPlan:
@@ -40,20 +42,6 @@ def masked_rows(stage: StageContext, settings: InfillStage) -> Pack:
         )
 
     return pack_rows
-
-
-def marks_of_model(where: str) -> Marks:
-    """Raises ModelError for a model that does not fill blanks."""
-    config = load_config(where)
-    ids = {name.removesuffix("_token_id"): getattr(config, name, None) for name in MARKS}
-    known = {name: token for name, token in ids.items() if token is not None}
-    if len(known) < len(ids):
-        raise ModelError(
-            f"a {config.model_type} model has no marks for blanks",
-            where=where,
-            fix="an infill stage needs a model of model_type glm130b; train others with a pretrain stage",
-        )
-    return Marks(**known)
 
 
 def masking_of(settings: InfillStage) -> Masking:

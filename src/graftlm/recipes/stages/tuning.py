@@ -9,11 +9,9 @@ import torch
 from transformers import PretrainedConfig
 
 from graftlm.core.console import say
-from graftlm.core.errors import ModelError
 from graftlm.core.receipts import Receipt
 from graftlm.data.mixing import Mixture
 from graftlm.data.packing import PackingPlan
-from graftlm.inference.blanks import blank_config
 from graftlm.models.acceleration import accelerate, compiled_layers
 from graftlm.models.adapters import (
     make_trainable,
@@ -23,6 +21,7 @@ from graftlm.models.adapters import (
 from graftlm.models.loading import load_model
 from graftlm.models.trunk import causal_lm
 from graftlm.objectives.causal_lm import CausalLM
+from graftlm.recipes.blanks import refuse_mismatch
 from graftlm.recipes.budget import Budget, settle
 from graftlm.recipes.stage_settings import InfillStage, TrainingStage
 from graftlm.recipes.stages.blocks import Pack, mix_blocks, pack_held_out, packed_whole
@@ -83,7 +82,7 @@ def load_trainable(
 
     with world.in_turn():
         model = build(torch.device("cpu") if world.size > 1 else stage.device)
-        refuse_blanks(stage, model)
+        refuse_mismatch(causal_lm(model).config, settings.stage, f"stages.{stage.name}")
         notes = [] if causal_lm(model).graft_packs or isinstance(settings, InfillStage) else [PADDED]
         parameters = parameter_counts(model)
         budget = settle_budget(stage, causal_lm(model).config, parameters)
@@ -102,17 +101,6 @@ def load_trainable(
     for note in notes:
         say(f"  {note}")
     return loaded
-
-
-def refuse_blanks(stage: StageContext, model: torch.nn.Module) -> None:
-    """Raises ModelError where a model that fills blanks would learn to answer without one."""
-    if blank_config(model) is not None and not isinstance(stage.settings, InfillStage):
-        raise ModelError(
-            f"a {causal_lm(model).config.model_type} model answers behind a mark, which a {stage.settings.stage} stage "
-            "does not write",
-            where=f"stages.{stage.name}",
-            fix="use an infill stage, for texts and for conversations",
-        )
 
 
 def fit(
