@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as RustTokenizer
 from transformers import (
     AutoConfig,
@@ -40,7 +40,11 @@ SPLIT = r"\p{Han}| ?[^\s\p{L}\p{N}\p{Han}]+| ?(?:(?!\p{Han})\p{L})+|\p{N}|\s+"
 def train_tokenizer(
     texts: Iterable[str], vocabulary: int, *, max_tokens: int, marks: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:
-    """Byte-level BPE of `vocabulary` pieces with the six chat marks first, then the `marks` of a family."""
+    """Byte-level BPE of `vocabulary` pieces with the six chat marks first, then the `marks` of a family.
+
+    These take the space before them along: what they stand for begins with it ("was [MASK] red" lacks " once").
+    """
+    taking_space = [AddedToken(mark, lstrip=True, special=True) for mark in marks]
     rust = RustTokenizer(models.BPE())
     rust.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -51,7 +55,7 @@ def train_tokenizer(
     rust.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[*SPECIALS, *marks],
+        special_tokens=[*SPECIALS, *taking_space],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -61,7 +65,7 @@ def train_tokenizer(
         bos_token=SPECIALS[0],
         eos_token=SPECIALS[1],
         pad_token=SPECIALS[2],
-        additional_special_tokens=[*SPECIALS[3:], *marks],
+        additional_special_tokens=[*SPECIALS[3:], *taking_space],
         chat_template=CHAT_TEMPLATE,
         model_max_length=max_tokens,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -93,14 +94,17 @@ def test_packed_documents_equal_the_definition(packed):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_softmax_is_in_fp32_for_bf16(packed):
-    """Scores of up to 40: a softmax in bf16 would be off by several percent, rounding the result is 0.4 %."""
-    q, k, v, boundaries, branch_T = packed
-    q, k, v = ((4 * x).detach().bfloat16() for x in (q, k, v))
-    layout = lay_out_prefixes(torch.tensor(boundaries, dtype=torch.int32), branch_T)
-    found = prefix_attention(q, k, v, layout)[0].double()
-    expected = by_definition(q[0], k[0], v[0], boundaries, branch_T.tolist())
-    scale = float(v.abs().max())
-    assert float((found - expected).abs().max()) < 2**-7 * scale
-    scores = (q @ k.transpose(-1, -2) / 8**0.5)[0]
-    assert float(scores.abs().max()) > 20
+def test_softmax_is_in_fp32_for_bf16():
+    """Two scores near 40 that differ by 0.13: bf16 numbers are 0.25 apart there."""
+    q, k, v = (torch.zeros(1, 1, 2, 8, dtype=torch.bfloat16) for _ in range(3))
+    q[..., 0], q[..., 1] = 8, 0.25
+    k[..., 0] = 14
+    k[0, 0, 1, 1] = 1.5
+    v[0, 0, :, 0] = torch.tensor([1, -1])
+    layout = lay_out_prefixes(torch.tensor([0, 2], dtype=torch.int32), torch.zeros(2, dtype=torch.long))
+    found = float(prefix_attention(q, k, v, layout)[0, 0, 0, 0])
+    scores = [8 * 14 / 8**0.5, (8 * 14 + 0.25 * 1.5) / 8**0.5]
+    expected = -math.tanh((scores[1] - scores[0]) / 2)
+    assert found == pytest.approx(expected, rel=2**-7)
+    rounded = torch.tensor(scores).bfloat16().double()
+    assert abs(-math.tanh(float(rounded[1] - rounded[0]) / 2) - expected) > 0.3 * abs(expected)
