@@ -9,7 +9,7 @@ from torch import nn
 
 from graftlm.inference.decoding import Decoding
 from graftlm.inference.generation import Completion, generate
-from graftlm.models.families.glm130b import MARKS, Glm130bConfig
+from graftlm.models.families.glm130b_config import MARKS, Glm130bConfig
 from graftlm.models.trunk import causal_lm
 
 

@@ -19,7 +19,7 @@ from transformers import (
 
 from graftlm.core.errors import ModelError
 from graftlm.core.seeds import seed_everything
-from graftlm.models.families.glm130b import MARKS, Glm130bConfig
+from graftlm.models.families.glm130b_config import MARKS, Glm130bConfig
 from graftlm.models.trunk import prepare_trunk
 
 SPECIALS = ("<|begin|>", "<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>")

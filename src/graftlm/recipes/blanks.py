@@ -6,7 +6,7 @@ from transformers import PretrainedConfig
 
 from graftlm.core.errors import ModelError
 from graftlm.data.blank_infilling import Marks
-from graftlm.models.families.glm130b import MARKS
+from graftlm.models.families.glm130b_config import MARKS
 
 
 def marks_in(config: PretrainedConfig) -> Marks | None:

@@ -13,7 +13,7 @@ from transformers import LlamaConfig
 from graftlm.core.errors import ModelError, RecipeError
 from graftlm.core.files import read_json
 from graftlm.inference.decoding import Decoding
-from graftlm.models.families.glm130b import MARKS, Glm130bConfig
+from graftlm.models.families.glm130b_config import MARKS, Glm130bConfig
 from graftlm.models.loading import load_tokenizer
 from graftlm.recipes.blanks import refuse_mismatch
 from graftlm.recipes.pipeline import run_recipe

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from graftlm.models.families.glm130b import Glm130bConfig, Glm130bForCausalLM, infilling_states
+from graftlm.models.families.glm130b import Glm130bForCausalLM, infilling_states
+from graftlm.models.families.glm130b_config import Glm130bConfig
 from graftlm.models.trunk import output_head
 from graftlm.ops.cross_entropy import IGNORE, token_log_probabilities
 from graftlm.ops.prefix_attention import CONTEXT

@@ -20,7 +20,8 @@ from graftlm.inference.decoding import Decoding
 from graftlm.inference.generation import generate
 from graftlm.inference.scorer import score_choices
 from graftlm.models.adapters import make_trainable, merge_adapter, recompute_activations
-from graftlm.models.families.glm130b import MARKS, infilling_states
+from graftlm.models.families.glm130b import infilling_states
+from graftlm.models.families.glm130b_config import MARKS
 from graftlm.models.families.glm130b_options import option_log_probabilities
 from graftlm.models.loading import load_config, load_model, load_tokenizer, save_model
 from graftlm.models.scratch import marks_of, new_model, train_tokenizer
