@@ -17,6 +17,7 @@ from graftlm.data.blank_infilling import (
     draw_spans,
     draw_tails,
     expanded_lengths,
+    sentence_ends,
     span_probabilities,
 )
 from graftlm.ops.cross_entropy import IGNORE
@@ -123,6 +124,19 @@ def test_a_single_sentence_is_never_masked_whole():
     assert lengths.tolist() == [1]
     _, lengths = draw_sentences(np.ones(50, bool), np.random.default_rng(0), ratio=0.5, most=4)
     assert len(lengths) == 4
+
+
+def test_tokens_that_end_a_sentence():
+    class Tokenizer:
+        texts = ("a", "a.", ".", "。", "！", "?", "\n", ". ", ".5", "", "，")
+
+        def __len__(self) -> int:
+            return len(self.texts)
+
+        def batch_decode(self, rows: list[list[int]]) -> list[str]:
+            return [self.texts[token] for (token,) in rows]
+
+    assert sentence_ends(Tokenizer()).tolist() == [False, *[True] * 7, *[False] * 3]
 
 
 def test_a_masked_sample_by_hand():
