@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from graftlm.inference.decoding import Decoding
-from graftlm.inference.generation import Completion, generate
+from graftlm.inference.generation import generate
+from graftlm.inference.request import Completion
 from graftlm.models.families.glm130b_config import MARKS, Glm130bConfig
 from graftlm.models.trunk import causal_lm
 

@@ -23,7 +23,8 @@ from graftlm.data.samples import Labelled, Preference, Text, Turn
 from graftlm.evaluation.language_model import LanguageModel, language_model
 from graftlm.inference.blanks import blank_config, fill_blanks, open_answer
 from graftlm.inference.decoding import PRESETS, Decoding
-from graftlm.inference.generation import Completion, FinishReason, generate, stream
+from graftlm.inference.generation import generate, stream
+from graftlm.inference.request import Completion, FinishReason
 from graftlm.models.families.glm130b_config import MARKS
 from graftlm.models.loading import load_model, load_tokenizer
 from graftlm.recipes.stages.context import choose_template
