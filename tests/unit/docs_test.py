@@ -105,6 +105,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "data": keys_of(Block),
     "stages": keys_of(PretrainStage),
     "lora": keys_of(LoraSettings),
+    "The infill stage": own_keys(settings.InfillStage, TrainingStage),
+    "embedding_gradient": keys_of(settings.ShrinkSettings),
     "The reward stage": own_keys(settings.RewardStage, TrainingStage),
     "Answers before and after": keys_of(ComparedStage),
     "The preference stages": own_keys(PreferenceStage, TrainingStage, ComparedStage),

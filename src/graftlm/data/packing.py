@@ -110,6 +110,10 @@ class PackingPlan:
     def restore(self, state: dict[str, Any]) -> None:
         """Nothing to put back."""
 
+    def join(self, rows: Sequence[PackedBatch], pad_to: int | None = None) -> PackedBatch:
+        """Rows of the plan, without padding, as one."""
+        return join(rows, pad_to)
+
     def row(self, number: int, *, pad_to: int | None = None) -> PackedBatch:
         """Build row `number`; `pad_to` fills it to that length with one more document without targets."""
         mixture = self.mixture

@@ -12,6 +12,7 @@ from graftlm.data.encode import encode_chats, encode_prompt
 from graftlm.data.samples import Turn
 from graftlm.data.templates import ChatTemplate, Rendered
 from graftlm.evaluation.subject import Advance, Answer, Turns
+from graftlm.inference.blanks import blank_config, open_answer
 from graftlm.inference.decoding import Decoding
 from graftlm.inference.generation import generate
 from graftlm.inference.likelihood import text_log_probability
@@ -79,9 +80,14 @@ class LanguageModel:
         return [Answer((c.text or "").strip(), c.finish_reason == "stop") for c in completions]
 
     def text_log_probabilities(self, texts: Sequence[str], advance: Advance) -> list[float]:
-        start = [] if self.document_start is None else [self.document_start]
-        documents = [start + self.encode_text(text) for text in texts]
-        found = text_log_probability(self.model, documents)
+        start, blanks = [] if self.document_start is None else [self.document_start], blank_config(self.model)
+        documents = [self.encode_text(text) for text in texts]
+        if blanks is not None:  # a text is what fills a blank behind an empty context
+            opened = [open_answer(start, blanks)] * len(texts)
+            rows = score_choices(self.model, opened, [[document] for document in documents], pad_id=self.pad_id)
+            advance(len(texts))
+            return [row[0].log_probability for row in rows]
+        found = text_log_probability(self.model, [start + document for document in documents])
         advance(len(texts))
         return [log_p for log_p, _ in found]
 
@@ -103,7 +109,7 @@ def language_model(
 
     An option is scored as the training data would hold it: tokenised in one piece with its prompt, with the
     space that the template puts before an answer, without its stop marker. Documents begin with the
-    tokenizer's bos (eos where it has none).
+    tokenizer's bos (eos where it has none). The answer of a model that fills blanks stands behind a [gMASK].
     """
 
     def encode_text(text: str) -> list[int]:
@@ -112,11 +118,19 @@ def language_model(
     def decode(tokens: Sequence[int]) -> str:
         return str(tokenizer.decode(list(tokens), skip_special_tokens=True))
 
+    blanks = blank_config(model)
+
+    def encode(turns: Turns) -> list[int]:
+        prompt = encode_prompt(tokenizer, template, turns)
+        return prompt if blanks is None else open_answer(prompt, blanks)
+
     stop_ids, stop_strings = _stops(model, tokenizer, template)
+    if blanks is not None and blanks.eop_token_id is not None:
+        stop_ids |= {blanks.eop_token_id}
     start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     return LanguageModel(
         model=model,
-        encode=lambda turns: encode_prompt(tokenizer, template, turns),
+        encode=encode,
         encode_text=encode_text,
         decode=decode,
         stop_ids=stop_ids,

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from graftlm.core.errors import ModelError
+from graftlm.models import families as families  # makes the Auto classes know them
 from graftlm.models import llama2c
 from graftlm.models.quantised import Bits, keep_differentiable, quantisation
 from graftlm.models.trunk import causal_lm, prepare_trunk

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 import torch
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as RustTokenizer
 from transformers import (
     AutoConfig,
@@ -19,6 +19,7 @@ from transformers import (
 
 from graftlm.core.errors import ModelError
 from graftlm.core.seeds import seed_everything
+from graftlm.models.families.glm130b_config import MARKS, Glm130bConfig
 from graftlm.models.trunk import prepare_trunk
 
 SPECIALS = ("<|begin|>", "<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>")
@@ -36,8 +37,14 @@ CHAT_TEMPLATE = (
 SPLIT = r"\p{Han}| ?[^\s\p{L}\p{N}\p{Han}]+| ?(?:(?!\p{Han})\p{L})+|\p{N}|\s+"
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int, *, max_tokens: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE of `vocabulary` pieces with the six chat marks first."""
+def train_tokenizer(
+    texts: Iterable[str], vocabulary: int, *, max_tokens: int, marks: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
+    """Byte-level BPE of `vocabulary` pieces with the six chat marks first, then the `marks` of a family.
+
+    These take the space before them along: what they stand for begins with it ("was [MASK] red" lacks " once").
+    """
+    taking_space = [AddedToken(mark, lstrip=True, special=True) for mark in marks]
     rust = RustTokenizer(models.BPE())
     rust.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -48,7 +55,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, *, max_tokens: int) -
     rust.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=list(SPECIALS),
+        special_tokens=[*SPECIALS, *taking_space],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -58,10 +65,15 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, *, max_tokens: int) -
         bos_token=SPECIALS[0],
         eos_token=SPECIALS[1],
         pad_token=SPECIALS[2],
-        additional_special_tokens=list(SPECIALS[3:]),
+        additional_special_tokens=[*SPECIALS[3:], *taking_space],
         chat_template=CHAT_TEMPLATE,
         model_max_length=max_tokens,
     )
+
+
+def marks_of(model_type: str | None) -> dict[str, str]:
+    """The tokens that an architecture needs beside the chat's: the setting that holds the id, and the token."""
+    return MARKS if model_type == Glm130bConfig.model_type else {}
 
 
 def new_model(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
@@ -81,6 +93,7 @@ def new_model(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFast, 
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            **{name: tokenizer.convert_tokens_to_ids(token) for name, token in marks_of(kind).items()},
             **sizes,
         )
         seed_everything(seed)

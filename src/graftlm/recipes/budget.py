@@ -9,7 +9,14 @@ import torch
 from transformers import PretrainedConfig
 
 from graftlm.models.quantised import frozen_bytes
-from graftlm.recipes.stage_settings import BestOfStage, GradientStage, PolicyStage, TrainingStage, reward_models
+from graftlm.recipes.stage_settings import (
+    BestOfStage,
+    GradientStage,
+    InfillStage,
+    PolicyStage,
+    TrainingStage,
+    reward_models,
+)
 from graftlm.training.accelerated_memory import Recompute, plan_accelerated
 from graftlm.training.memory import GIB, available_memory, plan_memory
 from graftlm.training.optimizer import kept_bytes
@@ -105,8 +112,10 @@ def multiplies_in_8_bits(device: torch.device) -> bool:
 
 
 def _compiles(settings: GradientStage) -> bool:
-    """Rollouts write answers token by token with the model that is trained: compiling would cost more than it gives."""
-    return isinstance(settings, TrainingStage) and not isinstance(settings, BestOfStage) and settings.method != "qlora"
+    """Rollouts write answers token by token with the model that is trained, and rows of blanks are of many shapes:
+    compiling would cost more than it gives."""
+    ruled_out = isinstance(settings, BestOfStage | InfillStage) or settings.method == "qlora"
+    return isinstance(settings, TrainingStage) and not ruled_out
 
 
 def _passes(settings: GradientStage) -> Iterator[int]:

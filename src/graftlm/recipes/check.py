@@ -14,11 +14,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from graftlm.core.errors import GraftError
+from graftlm.core.errors import GraftError, ModelError
 from graftlm.core.offline import offline
 from graftlm.data.cleaning import text_of_sample
 from graftlm.models.adapters import make_trainable, parameter_counts
 from graftlm.models.loading import load_config, load_tokenizer
+from graftlm.recipes.blanks import refuse_mismatch
 from graftlm.recipes.budget import Budget, settle
 from graftlm.recipes.check_blocks import COMPARED, check_block, check_leaks, example, first_samples
 from graftlm.recipes.findings import CheckResult, print_check
@@ -189,6 +190,11 @@ def _check_stage(
 ) -> None:
     assert isinstance(stage, TrainingStage)
     if any(block.train.samples == 0 for block in blocks.values()):
+        return
+    try:
+        refuse_mismatch(load_config(base), stage.stage, f"stages.{name}")
+    except ModelError as error:
+        found.error(f"stages.{name}", error.reason, error.fix or "")
         return
     notes: list[str] = []
     stores = {block: tokenised.train for block, tokenised in blocks.items()}

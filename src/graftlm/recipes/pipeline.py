@@ -42,7 +42,7 @@ from graftlm.recipes.stage_settings import (
     RewardStage,
     unsafe_blocks,
 )
-from graftlm.recipes.stages import best_of, policy, preference, pretrain, reward, sft
+from graftlm.recipes.stages import best_of, infill, policy, preference, pretrain, reward, sft
 from graftlm.recipes.stages.base import model_key, prepare_base, tokenizer_key
 from graftlm.recipes.stages.context import Grown, StageContext, choose_bf16, choose_device, choose_template
 from graftlm.recipes.stages.evaluate import evaluate, print_scores
@@ -52,6 +52,7 @@ from graftlm.training.distributed import ALONE, World, join_world
 
 RUN_STAGE: dict[str, Callable[[StageContext], Receipt]] = {
     "pretrain": pretrain.run,
+    "infill": infill.run,
     "sft": sft.run,
     "reward": reward.run,
     "dpo": preference.run,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -20,10 +21,15 @@ from graftlm.data import worlds
 from graftlm.data.readers import Fault, read_rows
 from graftlm.data.samples import Labelled, Preference, Text, Turn
 from graftlm.evaluation.language_model import LanguageModel, language_model
+from graftlm.inference.blanks import blank_config, fill_blanks, open_answer
 from graftlm.inference.decoding import PRESETS, Decoding
 from graftlm.inference.generation import generate, stream
+from graftlm.inference.request import Completion, FinishReason
+from graftlm.models.families.glm130b_config import MARKS
 from graftlm.models.loading import load_model, load_tokenizer
 from graftlm.recipes.stages.context import choose_template
+
+BLANKS = tuple(MARKS[name] for name in ("mask_token_id", "smask_token_id", "gmask_token_id"))
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,26 @@ class Speaker:
     def prompt(self, turns: list[Turn]) -> list[int]:
         if not self.raw:
             return self.subject.encode(turns)
+        tokens, blanks = self.document(turns[-1].content), blank_config(self.subject.model)
+        return tokens if blanks is None else open_answer(tokens, blanks)
+
+    def document(self, text: str) -> list[int]:
+        """Plain text as it stands in training."""
         start = [] if self.subject.document_start is None else [self.subject.document_start]
-        return [*start, *self.subject.encode_text(turns[-1].content)]
+        return [*start, *self.subject.encode_text(text)]
+
+    def fill(self, text: str, decoding: Decoding) -> tuple[str, FinishReason]:
+        """The text with its blanks filled, and why the fillings ended."""
+        subject = self.subject
+        found = fill_blanks(
+            subject.model, self.document(text), decoding, stop_ids=subject.stop_ids, pad_id=subject.pad_id
+        )
+        whole = all(filling.finish_reason == "stop" for filling in found.fillings)
+        return subject.decode(found.tokens), "stop" if whole else "length"
+
+    def has_blanks(self, text: str) -> bool:
+        """Whether a text has marks that this model fills."""
+        return blank_config(self.subject.model) is not None and any(mark in text for mark in BLANKS)
 
     def decoding(self, chosen: Decoding) -> Decoding:
         """The chosen decoding, which also stops where the template's answers stop."""
@@ -111,7 +135,11 @@ def talk(model: str, decoding: Decoding, template: str, system: str | None) -> N
 
 
 def answer(model: str, prompt: str, decoding: Decoding, template: str, system: str | None, *, raw: bool) -> None:
+    """Print the answer as it comes; a prompt with blanks is printed with its blanks filled."""
     speaker = load_speaker(model, template, raw=raw)
+    if speaker.has_blanks(prompt):
+        console.out(speaker.fill(prompt, decoding)[0], highlight=False)
+        return
     _print_stream(speaker, [*([Turn("system", system)] if system else []), Turn("user", prompt)], decoding)
 
 
@@ -125,11 +153,15 @@ def answer_file(
     *,
     raw: bool,
 ) -> None:
-    """Answer every prompt of a file; each output line holds the prompt, the answer and why it ended."""
+    """Answer every prompt of a file; each output line holds the prompt, the answer and why it ended.
+
+    The answer to a prompt with blanks is the prompt with its blanks filled.
+    """
     prompts = _read_prompts(source)
     speaker = load_speaker(model, template, raw=raw)
     opening = [Turn("system", system)] if system else []
-    encoded = [speaker.prompt([*opening, Turn("user", prompt)]) for prompt in prompts]
+    plain = [prompt for prompt in prompts if not speaker.has_blanks(prompt)]
+    encoded = [speaker.prompt([*opening, Turn("user", prompt)]) for prompt in plain]
     with progress_bar() as bar:
         task = bar.add_task("answers", total=len(encoded), note="")
         answers = generate(
@@ -141,9 +173,11 @@ def answer_file(
             decode=speaker.subject.decode,
             on_progress=lambda done: bar.advance(task, done),
         )
+    found = iter(answers)
+    told = [_told(speaker, prompt, found, decoding) for prompt in prompts]
     rows = [
-        {"prompt": prompt, "answer": found.text, "finish_reason": found.finish_reason}
-        for prompt, found in zip(prompts, answers, strict=True)
+        {"prompt": prompt, "answer": text, "finish_reason": reason}
+        for prompt, (text, reason) in zip(prompts, told, strict=True)
     ]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if output is None:
@@ -152,6 +186,16 @@ def answer_file(
     with atomic_file(output) as file:
         file.write_text(lines, encoding="utf-8")
     say(f"{len(rows)} answers: {output}")
+
+
+def _told(
+    speaker: Speaker, prompt: str, answers: Iterator[Completion], decoding: Decoding
+) -> tuple[str | None, FinishReason]:
+    """A prompt with blanks filled, or the next of the other answers."""
+    if speaker.has_blanks(prompt):
+        return speaker.fill(prompt, decoding)
+    answer = next(answers)
+    return answer.text, answer.finish_reason
 
 
 def show_world(name: str, part: str | None, count: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 
-from graftlm.data.packing import PackedBatch, PackingPlan, join
+from graftlm.data.packing import PackedBatch, PackingPlan
 from graftlm.training.background import Background
 from graftlm.training.distributed import World
 from graftlm.training.feed import Feed
@@ -101,7 +101,7 @@ class RowsAhead:
         rows = [plan.row(number) for number in numbers]
         k = self._at_once if counted == len(rows) else 1
         full = plan.row_tokens if self._pad else None
-        joined = [join(rows[at : at + k], full and full * len(rows[at : at + k])) for at in range(0, len(rows), k)]
+        joined = [plan.join(rows[at : at + k], full and full * len(rows[at : at + k])) for at in range(0, len(rows), k)]
         return joined, counted if k == 1 else len(joined)
 
     def with_fewer_rows_at_once(self, step: int) -> StepRows | None:

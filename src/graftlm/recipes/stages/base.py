@@ -12,7 +12,7 @@ from graftlm.core.files import atomic_folder
 from graftlm.core.hashing import hash_file, hash_value
 from graftlm.data.cleaning import text_of_sample
 from graftlm.models.loading import locate, save_model
-from graftlm.models.scratch import new_model, train_tokenizer
+from graftlm.models.scratch import marks_of, new_model, train_tokenizer
 from graftlm.recipes.schema import NewBase, Recipe
 from graftlm.recipes.sources import read_source, source_key
 
@@ -35,6 +35,7 @@ def prepare_base(recipe: Recipe, folder: Path) -> tuple[str, str]:
                 _tokenizer_texts(recipe),
                 recipe.base.vocabulary,
                 max_tokens=recipe.base.architecture.get("max_position_embeddings", 2048),
+                marks=list(marks_of(recipe.base.architecture.get("model_type")).values()),
             )
             save_model(new_model(recipe.base.architecture, tokenizer, recipe.seed), tokenizer, temporary)
     return str(target), key

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from graftlm.core.console import say
@@ -13,6 +15,9 @@ from graftlm.recipes.stage_settings import GradientStage, TrainingStage
 from graftlm.recipes.stages.context import StageContext
 from graftlm.recipes.tokenise import token_share
 from graftlm.training.epochs import HEURISTIC, epochs_for
+
+Pack = Callable[[Mixture], PackingPlan]
+"""How a stage makes rows of a mixture."""
 
 
 def mix_blocks(stage: StageContext, settings: TrainingStage, notes: list[str]) -> Mixture:
@@ -40,7 +45,14 @@ def tokens_for_epochs(
     return int(float(epochs) * float(stores[first].offsets[-1]) / shares[first])
 
 
-def pack_held_out(stage: StageContext) -> PackingPlan | None:
+def packed_whole(stage: StageContext) -> Pack:
+    """Samples as they are."""
+    settings = stage.training
+    rows_per_step = settings.rows_per_step if isinstance(settings, TrainingStage) else 1
+    return lambda mixture: pack(mixture, row_tokens=settings.row_tokens, rows_per_step=rows_per_step)
+
+
+def pack_held_out(stage: StageContext, pack_rows: Pack) -> PackingPlan | None:
     """All samples kept back, once each, numbered apart from the training blocks."""
     stores = [stage.blocks[name].held_out for name in stage.training.blocks]
     counts = [store.samples for store in stores]
@@ -54,7 +66,7 @@ def pack_held_out(stage: StageContext) -> PackingPlan | None:
         np.concatenate([store.sample_lengths for store in stores]),
         first_block=len(stores),
     )
-    return pack(mixture, row_tokens=stage.training.row_tokens)
+    return pack_rows(mixture)
 
 
 def block_shares(settings: GradientStage, mixture: Mixture) -> dict[str, BlockShare]:

@@ -19,6 +19,7 @@ from graftlm.models.adapters import (
 from graftlm.models.loading import save_model
 from graftlm.models.trunk import causal_lm, kernel_choice
 from graftlm.recipes.budget import Budget
+from graftlm.recipes.stage_settings import InfillStage
 from graftlm.recipes.stages.blocks import block_shares
 from graftlm.recipes.stages.context import StageContext, now
 from graftlm.training.distributed import gather_weights
@@ -151,6 +152,8 @@ def ways_taken(stage: StageContext, loaded: Loaded) -> dict[str, str]:
     """What was measured or settled to train fast, for the receipt."""
     model, budget = causal_lm(loaded.model), loaded.budget
     attention = str(kernel_choice(model)) if model.graft_packs else "padded rows"
+    if isinstance(stage.settings, InfillStage):
+        attention = "samples of like length, each seeing its context both ways"
     layers = f"compiled, recomputed: {budget.recompute}" if budget.accelerated else f"recomputed: {budget.recompute}"
     tokens = budget.rows_at_once * stage.training.row_tokens
     return {"attention": attention, "layers": layers, "pass": f"{tokens} tokens", "memory": str(budget)}

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 from graftlm.core.console import say
 from graftlm.core.receipts import Receipt
 from graftlm.data.mixing import Mixture
-from graftlm.data.packing import PackingPlan, pack
+from graftlm.data.packing import PackingPlan
 from graftlm.models.acceleration import accelerate, compiled_layers
 from graftlm.models.adapters import (
     make_trainable,
@@ -21,9 +21,10 @@ from graftlm.models.adapters import (
 from graftlm.models.loading import load_model
 from graftlm.models.trunk import causal_lm
 from graftlm.objectives.causal_lm import CausalLM
+from graftlm.recipes.blanks import refuse_mismatch
 from graftlm.recipes.budget import Budget, settle
-from graftlm.recipes.stage_settings import TrainingStage
-from graftlm.recipes.stages.blocks import mix_blocks, pack_held_out
+from graftlm.recipes.stage_settings import InfillStage, TrainingStage
+from graftlm.recipes.stages.blocks import Pack, mix_blocks, pack_held_out, packed_whole
 from graftlm.recipes.stages.context import StageContext
 from graftlm.recipes.stages.outcome import Loaded, save_language_model, whole_model, write_receipt
 from graftlm.training.distributed import shard_model
@@ -39,10 +40,14 @@ MakeObjective = Callable[[torch.nn.Module, list[PackingPlan]], Objective]
 """The trainable model, and the plans (training rows, held-out rows if any) → what is minimised."""
 
 
-def train(stage: StageContext, make_objective: MakeObjective) -> Receipt:
-    """Run a language-model stage on given data; it goes on from its last checkpoint when it was killed."""
+def train(stage: StageContext, make_objective: MakeObjective, pack_rows: Pack | None = None) -> Receipt:
+    """Run a language-model stage on given data; it goes on from its last checkpoint when it was killed.
+
+    Args:
+        pack_rows: a mixture → rows; samples as they are by default.
+    """
     loaded = load_trainable(stage)
-    trainer, mixture = fit(stage, loaded, make_objective)
+    trainer, mixture = fit(stage, loaded, make_objective, pack_rows)
     save_language_model(stage, whole_model(stage, loaded))
     return write_receipt(stage, loaded, trainer, mixture)
 
@@ -77,7 +82,8 @@ def load_trainable(
 
     with world.in_turn():
         model = build(torch.device("cpu") if world.size > 1 else stage.device)
-        notes = [] if causal_lm(model).graft_packs else [PADDED]
+        refuse_mismatch(causal_lm(model).config, settings.stage, f"stages.{stage.name}")
+        notes = [] if causal_lm(model).graft_packs or isinstance(settings, InfillStage) else [PADDED]
         parameters = parameter_counts(model)
         budget = settle_budget(stage, causal_lm(model).config, parameters)
         if budget.recompute == "full":
@@ -97,13 +103,15 @@ def load_trainable(
     return loaded
 
 
-def fit(stage: StageContext, loaded: Loaded, make_objective: MakeObjective) -> tuple[Trainer, Mixture]:
+def fit(
+    stage: StageContext, loaded: Loaded, make_objective: MakeObjective, pack_rows: Pack | None = None
+) -> tuple[Trainer, Mixture]:
     """Mix and pack the blocks, and train on them."""
     settings = stage.training
     assert isinstance(settings, TrainingStage)
     mixture = mix_blocks(stage, settings, loaded.notes)
-    plan = pack(mixture, row_tokens=settings.row_tokens, rows_per_step=settings.rows_per_step)
-    held_out = pack_held_out(stage)
+    pack_rows = pack_rows or packed_whole(stage)
+    plan, held_out = pack_rows(mixture), pack_held_out(stage, pack_rows)
     say(
         f"  {len(mixture.lengths):,} samples, {int(mixture.lengths.sum()):,} tokens, {plan.steps:,} steps of "
         f"{settings.rows_per_step} × {settings.row_tokens:,} tokens, rows {plan.fill:.0%} full"
