@@ -42,6 +42,18 @@ class Float8Linear(torch.nn.Linear):
         return found if self.bias is None else found + self.bias
 
 
+class OneRowLinear(torch.nn.Linear):
+    """A linear layer that multiplies a single row on a GPU by a kernel of ours."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.numel() != self.in_features or not x.is_cuda:
+            return super().forward(x)
+        from graftlm.ops.kernels.one_row import one_row
+
+        found = one_row(x.view(1, -1), self.weight).view(*x.shape[:-1], -1)
+        return found if self.bias is None else found + self.bias
+
+
 def accelerate(model: torch.nn.Module, *, float8: bool = False) -> None:
     """Put fast layers in the place of a trainable model's own: same parameters, same outputs to rounding.
 
@@ -79,13 +91,18 @@ def compiled_layers(model: torch.nn.Module, *, cheap_again: bool = False) -> Ite
 
 @contextmanager
 def compiled_for_decoding(model: torch.nn.Module) -> Iterator[None]:
-    """Compile each decoder layer for steps of decoding, for any number of sequences."""
+    """Compile each decoder layer for steps of decoding: once for a single sequence, once for any larger number."""
     layers = decoder_layers(model)
+    linear = [module for layer in layers for module in layer.modules() if type(module) is torch.nn.Linear]
+    for module in linear:
+        module.__class__ = OneRowLinear
     for layer in layers:
         layer.compile(dynamic=True)
     try:
         yield
     finally:
+        for module in linear:
+            module.__class__ = torch.nn.Linear
         for layer in layers:
             layer._compiled_call_impl = None
 

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
+
+from graftlm.ops.slot_attention import put_states
 
 
 class SlotCache(Cache):
@@ -64,7 +65,7 @@ class SlotCache(Cache):
                 decoding [B, G, 1, D].
 
         Returns:
-            What is attended to: of decoding all positions [B, G, L, D] of the first slots.
+            What is attended to: of decoding all slots [S, G, L, D].
         """
         if self._slot_T is not None:
             if not hasattr(module, "graft_keys"):
@@ -75,11 +76,9 @@ class SlotCache(Cache):
             module.graft_keys[self._slot_T, :, self._position_T] = key[0].transpose(0, 1)
             module.graft_values[self._slot_T, :, self._position_T] = value[0].transpose(0, 1)
             return key, value
-        keys, values = module.graft_keys[: len(key)], module.graft_values[: len(key)]
-        row_B = torch.arange(len(key), device=key.device)
-        keys[row_B, :, self._position_B] = key[:, :, 0]
-        values[row_B, :, self._position_B] = value[:, :, 0]
-        return keys, values
+        assert self._position_B is not None
+        put_states(module.graft_keys, module.graft_values, key[:, :, 0], value[:, :, 0], self._position_B)
+        return module.graft_keys, module.graft_values
 
     def copy_slot(self, source: int, targets: list[int], length: int) -> None:
         """The first positions of a slot into others."""

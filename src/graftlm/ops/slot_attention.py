@@ -13,6 +13,29 @@ import torch.nn.functional as F
 HALVES = (torch.bfloat16, torch.float16)
 
 
+def put_states(
+    keys_SGLD: torch.Tensor,
+    values_SGLD: torch.Tensor,
+    key_BGD: torch.Tensor,
+    value_BGD: torch.Tensor,
+    position_B: torch.Tensor,
+) -> None:
+    """Write one new state into each of the first B slots, at its position."""
+    if _has_kernel(key_BGD, value_BGD):
+        from graftlm.ops.kernels.slot_attention import put_states_kernel
+
+        put_states_kernel(keys_SGLD, values_SGLD, key_BGD, value_BGD, position_B)
+        return
+    row_B = torch.arange(len(key_BGD), device=key_BGD.device)
+    keys_SGLD[row_B, :, position_B], values_SGLD[row_B, :, position_B] = key_BGD, value_BGD
+
+
+def _has_kernel(one: torch.Tensor, other: torch.Tensor) -> bool:
+    D = one.shape[-1]
+    fits = one.is_cuda and one.dtype in HALVES and D in (16, 32, 64, 128, 256) and other.shape[-1] == D
+    return fits and find_spec("triton") is not None
+
+
 def slot_attention(
     query_SHD: torch.Tensor,
     keys_SGLD: torch.Tensor,
@@ -25,6 +48,7 @@ def slot_attention(
     """Softmax attention of each slot's query over the first `lengths_S` positions of that slot.
 
     Args:
+        keys_SGLD, values_SGLD: may have more slots than there are queries; those are not looked at.
         lengths_S: positions that hold a token, the query's own included; of an empty slot 0, whose result is 0 or
             means nothing.
         scale: factor on the scores; 1/sqrt(D) when None.
@@ -33,10 +57,8 @@ def slot_attention(
     Returns:
         [S, H, D].
     """
-    D = query_SHD.shape[-1]
-    scale = scale or D**-0.5
-    fits = query_SHD.is_cuda and query_SHD.dtype in HALVES and D in (16, 32, 64, 128, 256) and find_spec("triton")
-    if fits and values_SGLD.shape[-1] == D:
+    scale = scale or query_SHD.shape[-1] ** -0.5
+    if _has_kernel(query_SHD, values_SGLD):
         from graftlm.ops.kernels.slot_attention import slot_attention_kernel
 
         return slot_attention_kernel(query_SHD, keys_SGLD, values_SGLD, lengths_S, scale, window or 0)
@@ -53,13 +75,13 @@ def slot_attention_reference(
     window: int | None = None,
 ) -> torch.Tensor:
     """The same by torch's attention under a mask; on a CPU over no more positions than the longest slot has."""
-    L = keys_SGLD.shape[2] if lengths_S.is_cuda else max(1, int(lengths_S.max()))
+    S, L = len(query_SHD), keys_SGLD.shape[2] if lengths_S.is_cuda else max(1, int(lengths_S.max()))
     place_L, last_S1 = torch.arange(L, device=lengths_S.device), lengths_S[:, None]
     seen_SL = place_L < last_S1.clamp(min=1)  # an empty slot sees one position: no softmax is of nothing
     if window is not None:
         seen_SL &= place_L >= last_S1 - window
     out_SH1D = F.scaled_dot_product_attention(
-        query_SHD[:, :, None], keys_SGLD[:, :, :L], values_SGLD[:, :, :L], attn_mask=seen_SL[:, None, None],
+        query_SHD[:, :, None], keys_SGLD[:S, :, :L], values_SGLD[:S, :, :L], attn_mask=seen_SL[:, None, None],
         scale=scale, enable_gqa=query_SHD.shape[1] != keys_SGLD.shape[1],
     )  # fmt: skip
     return out_SH1D[:, :, 0]

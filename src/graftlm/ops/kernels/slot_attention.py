@@ -67,12 +67,42 @@ def _join(OUT, TOP, SUM, FOUND, C, CP: tl.constexpr, D: tl.constexpr):
     tl.store(FOUND + row * D + d, tl.sum(out * factor[:, None], 0) / whole)
 
 
+@triton.jit
+def _put(KEYS, VALUES, KEY, VALUE, POSITIONS, G, slot_stride, head_stride, D: tl.constexpr):
+    s, g, d = tl.program_id(0), tl.program_id(1), tl.arange(0, D)
+    position = tl.load(POSITIONS + s).to(tl.int64)
+    there = s.to(tl.int64) * slot_stride + g.to(tl.int64) * head_stride + position * D + d
+    here = (s * G + g) * D + d
+    tl.store(KEYS + there, tl.load(KEY + here))
+    tl.store(VALUES + there, tl.load(VALUE + here))
+
+
+@torch.library.custom_op("graft::put_states", mutates_args=("keys_SGLD", "values_SGLD"))
+def put_states_kernel(
+    keys_SGLD: torch.Tensor, values_SGLD: torch.Tensor, key_BGD: torch.Tensor, value_BGD: torch.Tensor,
+    position_B: torch.Tensor,
+) -> None:  # fmt: skip
+    """One new state in each of the first slots. An operator of its own, because a compiler that meets an indexed
+    write copies the whole cache to be on the safe side."""
+    B, G, D = key_BGD.shape
+    assert keys_SGLD.stride() == values_SGLD.stride()
+    _put[(B, G)](
+        keys_SGLD, values_SGLD, key_BGD.contiguous(), value_BGD.contiguous(), position_B, G,
+        keys_SGLD.stride(0), keys_SGLD.stride(1), D=D, num_warps=1,
+    )  # fmt: skip
+
+
+@put_states_kernel.register_fake
+def _(keys_SGLD, values_SGLD, key_BGD, value_BGD, position_B):
+    return None
+
+
 @torch.library.custom_op("graft::slot_attention", mutates_args=())
 def slot_attention_kernel(
     query_SHD: torch.Tensor, keys_SGLD: torch.Tensor, values_SGLD: torch.Tensor, lengths_S: torch.Tensor,
     scale: float, window: int,
 ) -> torch.Tensor:  # fmt: skip
-    """`ops.slot_attention.slot_attention`; window 0: none."""
+    """`ops.slot_attention.slot_attention`; window 0: none. The cache may have more slots than there are queries."""
     (S, H, D), (G, L) = query_SHD.shape, keys_SGLD.shape[1:3]
     assert keys_SGLD.stride() == values_SGLD.stride()
     assert keys_SGLD.stride()[2:] == (D, 1)

@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from graftlm.ops.kernels.slot_attention import slot_attention_kernel
+from graftlm.ops.kernels.slot_attention import put_states_kernel, slot_attention_kernel
 from graftlm.ops.slot_attention import slot_attention_reference
 
 
@@ -22,3 +22,14 @@ def test_chunks_are_joined(H, G, window, device, kind, close):
     wanted = slot_attention_reference(query, keys, values, lengths, scale=0.25, window=window or None)
     close(found[:3], wanted[:3])
     assert not found[3].any()  # an empty slot
+
+
+def test_states_are_put_into_their_places(device, kind):
+    keys, values = (torch.zeros(3, 2, 5, 16, device=device, dtype=kind) for _ in range(2))
+    key, value = (torch.randn(2, 2, 16, generator=torch.Generator().manual_seed(n)).to(device, kind) for n in (1, 2))
+    position = torch.tensor([4, 0], device=device)
+    put_states_kernel(keys, values, key, value, position)
+    for states, new in ((keys, key), (values, value)):
+        assert torch.equal(states[0, :, 4], new[0])
+        assert torch.equal(states[1, :, 0], new[1])
+        assert states.count_nonzero() == new.count_nonzero()
