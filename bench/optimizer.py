@@ -1,19 +1,19 @@
 """One AdamW step, in every format: measured, and the floor that the memory sets.
 
-python bench/optimizer.py [parameters in billions]     needs a CUDA device
+    python bench/optimizer.py [parameters in billions] [--receipt FILE]     needs a CUDA device
 
-Prints a table; the last line is JSON. The floor is bytes read and written ÷ the bandwidth of a large copy, which is
-measured here.
+The floor is bytes read and written ÷ the bandwidth of a large copy, which is measured here.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import statistics
-import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from receipt import finish
 
 from graftlm.ops.adamw import Moments, Rounding
 from graftlm.training.optimizer import AdamW, adamw, clip_and_step, kept_bytes
@@ -78,21 +78,26 @@ def step_time(dtype: torch.dtype, moments: Moments, rounding: Rounding, layers: 
 
 
 def main() -> None:
-    layers = max(1, round(float(sys.argv[1] if len(sys.argv) > 1 else 2) * 1e9 / 202_383_360))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("billions", type=float, nargs="?", default=2.0, help="parameters")
+    parser.add_argument("--receipt", type=Path)
+    options = parser.parse_args()
+    layers = max(1, round(options.billions * 1e9 / 202_383_360))
     speed, rows = bandwidth(), []
-    print(f"{torch.cuda.get_device_name()}, copy {speed / 1e12:.2f} TB/s, {layers} layers of LLaMA-2 7B")
-    print(f"{'weights':9} {'moments':8} {'rounding':11} {'ms':>8} {'floor':>8} {'ratio':>6} {'clip + step':>12}")
+    print(f"copy {speed / 1e12:.2f} TB/s, {layers} layers of LLaMA-2 7B")
+    table = [("weights, moments, rounding", "ms", "floor", "of floor", "clip + step")]
     for dtype, moments, rounding in FORMATS:
         in_bf16 = dtype == torch.bfloat16
         kept = kept_bytes(moments, rounding if in_bf16 else "nearest")
         alone, clipped, weights = step_time(dtype, moments, rounding, layers)
         floor = weights * (3 * dtype.itemsize + 2 * kept) / speed * 1e3
         name = "bf16" if in_bf16 else "fp32"
-        print(f"{name:9} {moments:8} {rounding:11} {alone:8.2f} {floor:8.2f} {floor / alone:6.0%} {clipped:12.2f}")
+        cells = f"{alone:.2f}", f"{floor:.2f}", f"{floor / alone:.0%}", f"{clipped:.2f}"
+        table.append((f"{name}, {moments}, {rounding}", *cells))
         rows.append({"weights": name, "moments": moments, "rounding": rounding, "ms": alone, "floor_ms": floor,
                      "clip_and_step_ms": clipped, "parameters": weights})  # fmt: skip
         torch.cuda.empty_cache()
-    print(json.dumps({"device": torch.cuda.get_device_name(), "bytes_per_second": speed, "rows": rows}))
+    finish({"bench": "optimizer", "bytes_per_second": speed, "rows": rows}, table, options.receipt)
 
 
 if __name__ == "__main__":

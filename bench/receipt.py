@@ -9,6 +9,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from graftlm.core.receipts import versions
 
 
@@ -29,9 +31,10 @@ def finish(result: dict[str, Any], rows: list[tuple[str, ...]], receipt: Path | 
 
 
 def machine() -> dict[str, Any]:
-    """Processor, and the cores that this process may use."""
+    """Processor, the cores that this process may use, and the GPU if there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": _processor(), "cores": cores, "load": round(os.getloadavg()[0], 2)}
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {"processor": _processor(), "cores": cores, "load": round(os.getloadavg()[0], 2)} | gpu
 
 
 def _processor() -> str:
