@@ -19,6 +19,7 @@ from tokenizers import decoders, models, normalizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from graftlm.core.errors import ModelError
+from graftlm.models.rotary import halves_from_pairs
 
 HEADER = struct.Struct("7i")
 
@@ -66,8 +67,8 @@ def load_model(path: Path) -> LlamaForCausalLM:
         state |= {
             layer + "input_layernorm.weight": read["attention_norm"][i],
             layer + "post_attention_layernorm.weight": read["mlp_norm"][i],
-            layer + "self_attn.q_proj.weight": _halves(read["wq"][i], H),
-            layer + "self_attn.k_proj.weight": _halves(read["wk"][i], G),
+            layer + "self_attn.q_proj.weight": halves_from_pairs(read["wq"][i], H),
+            layer + "self_attn.k_proj.weight": halves_from_pairs(read["wk"][i], G),
             layer + "self_attn.v_proj.weight": read["wv"][i],
             layer + "self_attn.o_proj.weight": read["wo"][i],
             layer + "mlp.gate_proj.weight": read["w1"][i],
@@ -151,9 +152,3 @@ def _config(sizes: tuple[int, ...]) -> LlamaConfig:
         eos_token_id=2,
         pad_token_id=0,
     )
-
-
-def _halves(weight_OD: torch.Tensor, heads: int) -> torch.Tensor:
-    """Reorder each head's rows from interleaved rotary pairs to the two halves."""
-    rows, columns = weight_OD.shape
-    return weight_OD.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)

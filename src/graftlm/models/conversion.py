@@ -1,0 +1,85 @@
+"""Checkpoints of other layouts: recognised by their files, converted both ways, a tensor at a time.
+
+Numbers are kept as they are: the same dtype, and the same bits after a way there and back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from graftlm.core.errors import ModelError
+from graftlm.core.files import atomic_folder
+from graftlm.models.families.baichuan import BAICHUAN
+from graftlm.models.families.chatglm import CHATGLM
+from graftlm.models.families.grouped_query import pool_key_value_heads
+from graftlm.models.families.hugging_face import HUGGING_FACE
+from graftlm.models.families.layout import Layout
+from graftlm.models.families.meta_llama import META
+
+LAYOUTS: tuple[Layout, ...] = (CHATGLM, BAICHUAN, META, HUGGING_FACE)
+"""In the order in which they are tried: Hugging Face's, the most general, last."""
+
+TARGETS = tuple(layout.name for layout in LAYOUTS if layout.write is not None)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was found and made.
+
+    Attributes:
+        size: bytes of all tensors written.
+        notes: what a user should know.
+    """
+
+    source: Layout
+    target: Layout
+    tensors: int
+    size: int
+    dtype: str
+    notes: list[str]
+
+
+def recognise(path: Path) -> Layout | None:
+    """The layout of a folder or file; None when it is none of those known."""
+    return next((layout for layout in LAYOUTS if layout.recognises(path)), None)
+
+
+def foreign_layout(path: Path) -> Layout | None:
+    """The layout of a model that must be converted before it can be loaded."""
+    found = recognise(path) if path.is_dir() else None
+    return None if found is HUGGING_FACE else found
+
+
+def convert(source: Path, target: Path, *, to: str = HUGGING_FACE.name, kv_heads: int | None = None) -> Conversion:
+    """Write `source` in another layout as the folder `target`.
+
+    Args:
+        to: one of TARGETS.
+        kv_heads: pool keys and values to so many heads (arXiv 2305.13245).
+
+    Raises:
+        ModelError: the source is not recognised, is damaged or does not fit into the target's layout, or there is
+            nothing to do.
+    """
+    found = recognise(source)
+    if found is None:
+        raise ModelError(
+            "no checkpoint of a known layout",
+            where=source,
+            fix="known: " + "; ".join(f"{layout.what}" for layout in LAYOUTS),
+        )
+    wanted = next(layout for layout in LAYOUTS if layout.name == to)
+    if wanted is found and kv_heads is None:
+        reason = f"it is in the layout of {found.what} already"
+        raise ModelError(reason, where=source, fix="choose another one with --to")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ModelError("the target exists already", where=target, fix="give a new folder, or delete this one")
+    checkpoint = found.read(source)
+    if kv_heads is not None:
+        checkpoint = pool_key_value_heads(checkpoint, kv_heads)
+    assert wanted.write is not None
+    with atomic_folder(target) as folder:
+        size = wanted.write(checkpoint, folder)
+    dtype = str(checkpoint.dtype).removeprefix("torch.")
+    return Conversion(found, wanted, len(checkpoint.tensors), size, dtype, checkpoint.notes)
