@@ -114,10 +114,8 @@ def forward(weights: dict[str, torch.Tensor], tokens: list[int], *, base: float 
     return normed(x_TD, w["encoder.final_layernorm.weight"]) @ w["output_layer.weight"].T
 
 
-def logits(folder: Path, tokens: list[int] = TOKENS, dtype: torch.dtype = torch.float32, **config: object) -> np.ndarray:
+def logits(folder: Path, tokens: list[int] = TOKENS, dtype: torch.dtype = torch.float32) -> np.ndarray:
     model = load_model(str(folder), dtype=dtype, device=CPU)
-    for name, value in config.items():
-        setattr(model.config, name, value)
     with torch.no_grad():
         return model(input_ids=torch.tensor([tokens])).logits[0].double().numpy()
 
@@ -177,9 +175,10 @@ def test_left_padding_batches_and_packing_change_nothing(tmp_path):
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
     places = (mask.cumsum(1) - 1).clamp(min=0)
     boundaries = torch.tensor([0, *np.cumsum([len(row) for row in rows])], dtype=torch.int32)
+    flat = torch.tensor([token for row in rows for token in row])
     with torch.no_grad():
         batch = model(input_ids=padded, attention_mask=mask, position_ids=places).logits
-        packed = output_head(model).logits(hidden_states(model, torch.tensor(sum(rows, [])), boundaries))
+        packed = output_head(model).logits(hidden_states(model, flat, boundaries))
     for row, alone, together in zip(rows, expected, batch, strict=True):
         torch.testing.assert_close(together[-len(row) :], alone, atol=2e-5, rtol=0)
     torch.testing.assert_close(packed, torch.cat(expected), atol=2e-5, rtol=0)
@@ -238,9 +237,14 @@ def test_pickles_that_run_code_are_refused(tmp_path):
 
 
 SENTENCES = [
-    "The patient has a fever.", "  leading and  double   spaces ", "高血压患者应当控制饮食。", "philosophy, [MASK] and sop",
-    "生僻字：龘 🐈", "line\nbreaks\tand tabs", "答：多喝水",
-]  # fmt: skip
+    "The patient has a fever.",
+    "  leading and  double   spaces ",
+    "高血压患者应当控制饮食。",
+    "philosophy, [MASK] and sop",
+    "生僻字：龘 🐈",
+    "line\nbreaks\tand tabs",
+    "答：多喝水",
+]
 
 
 @pytest.mark.parametrize("rules", [{}, {"add_dummy_prefix": False, "user_defined_symbols": ["<n>", "问：", "  "]}])
@@ -264,7 +268,8 @@ def test_tokens_are_sentencepieces_with_the_prefix(tmp_path, train_sentencepiece
     assert tokenizer.eos_token_id == oracle.eos_id() == 2
 
 
-TURNS = [Turn("user", "感冒了怎么办？"), Turn("assistant", "多喝水"), Turn("user", "然后？"), Turn("assistant", "多休息")]
+SPOKEN = ["感冒了怎么办？", "多喝水", "然后？", "多休息"]
+TURNS = [Turn(role, text) for role, text in zip(["user", "assistant"] * 2, SPOKEN, strict=True)]
 
 
 def converted_tokenizer(tmp_path, train_sentencepiece, **changes):
@@ -294,7 +299,8 @@ def test_chatglm3_asks_in_roles(tmp_path, train_sentencepiece):
     template = tokenizer_template(tokenizer)
     whole = "[gMASK]<sop><|user|>\n 感冒了怎么办？<|assistant|>\n 多喝水<|user|>\n 然后？<|assistant|>\n 多休息<|user|>"
     assert template.render(TURNS).text == whole
-    assert template.render(TURNS[:1], generation_prompt=True).text == "[gMASK]<sop><|user|>\n 感冒了怎么办？<|assistant|>"
+    asked = template.render(TURNS[:1], generation_prompt=True).text
+    assert asked == "[gMASK]<sop><|user|>\n 感冒了怎么办？<|assistant|>"
     (chat,) = encode_chats(tokenizer, template, [TURNS])
     spoken = tokenizer.decode(chat.tokens[chat.targets].tolist())
     assert spoken.replace(" ", "").replace("\n", "") == "多喝水<|user|>多休息<|user|>"

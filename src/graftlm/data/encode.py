@@ -49,7 +49,8 @@ class Encoded:
 def encode_texts(tokenizer: Any, texts: Sequence[Text | str]) -> list[Encoded]:
     """Documents for pre-training: bos (if the tokenizer has one) or its own prefix, the text, eos (if it has one).
 
-    Every token but the first, or but the prefix, is a target. Special tokens spelled out in a document are plain characters.
+    Every token but the first, or but the prefix, is a target. Special tokens spelled out in a document are plain
+    characters.
     """
     check_tokenizer(tokenizer)
     plain = [text if isinstance(text, str) else text.text for text in texts]

@@ -124,15 +124,26 @@ def fast_tokenizer(file: SentencePieceFile, specials: Sequence[str] = ()) -> Rus
         steps.append(normalizers.Prepend("▁"))
     rust.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
     symbols = file.of_kind(USER_DEFINED)
-    if symbols:  # they stand apart before anything is merged, the longest first
-        pattern = "|".join(re.escape(symbol) for symbol in sorted(symbols, key=len, reverse=True))
-        rust.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
+    if symbols:
+        rust.pre_tokenizer = pre_tokenizers.Split(Regex(_apart(symbols, specials)), "isolated")
     ends = [decoders.Strip(" ", 1, 0)] if file.dummy_prefix else []
     fallback = [decoders.ByteFallback()] if file.byte_fallback else []
     rust.decoder = decoders.Sequence([decoders.Replace("▁", " "), *fallback, decoders.Fuse(), *ends])
     names = [*file.of_kind(UNKNOWN), *file.of_kind(CONTROL), *specials]
     rust.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in dict.fromkeys(names)])
     return rust
+
+
+def _apart(symbols: Sequence[str], specials: Sequence[str]) -> str:
+    """What stands apart before anything is merged: symbols, the longest first.
+
+    Of a symbol that is special, its first letter: spelled out in a user's text it then stays a row of characters.
+    """
+    longest_first = sorted(symbols, key=len, reverse=True)
+    return "|".join(
+        f"{re.escape(symbol[0])}(?={re.escape(symbol[1:])})" if symbol in specials else re.escape(symbol)
+        for symbol in longest_first
+    )
 
 
 def _model(file: SentencePieceFile) -> models.Model:
