@@ -16,8 +16,10 @@ from graftlm.models.families.grouped_query import pool_key_value_heads
 from graftlm.models.families.hugging_face import HUGGING_FACE
 from graftlm.models.families.layout import Layout
 from graftlm.models.families.meta_llama import META
+from graftlm.models.llama2c import LLAMA2C
+from graftlm.models.weight_files import model_files
 
-LAYOUTS: tuple[Layout, ...] = (CHATGLM, BAICHUAN, META, HUGGING_FACE)
+LAYOUTS: tuple[Layout, ...] = (CHATGLM, BAICHUAN, META, LLAMA2C, HUGGING_FACE)
 """In the order in which they are tried: Hugging Face's, the most general, last."""
 
 TARGETS = tuple(layout.name for layout in LAYOUTS if layout.write is not None)
@@ -58,19 +60,26 @@ def convert(source: Path, target: Path, *, to: str = HUGGING_FACE.name, kv_heads
         to: one of TARGETS.
         kv_heads: pool keys and values to so many heads (arXiv 2305.13245).
 
+    A source in the target's layout already is worth converting when its weights are pickles: they become safetensors.
+
     Raises:
         ModelError: the source is not recognised, is damaged or does not fit into the target's layout, or there is
             nothing to do.
     """
+    if not source.exists():
+        raise ModelError("no such file or folder", where=source, fix="download the model, then give its folder")
     found = recognise(source)
     if found is None:
         raise ModelError(
             "no checkpoint of a known layout",
             where=source,
-            fix="known: " + "; ".join(f"{layout.what}" for layout in LAYOUTS),
+            fix="known: " + "; ".join(layout.what for layout in LAYOUTS),
         )
+    if to not in TARGETS:
+        raise ModelError(f"there is no layout `{to}` to write", where="--to", fix=f"known: {', '.join(TARGETS)}")
     wanted = next(layout for layout in LAYOUTS if layout.name == to)
-    if wanted is found and kv_heads is None:
+    pickled = any(file.suffix == ".bin" for file in model_files(source)) if source.is_dir() else False
+    if wanted is found and kv_heads is None and not pickled:
         reason = f"it is in the layout of {found.what} already"
         raise ModelError(reason, where=source, fix="choose another one with --to")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -19,6 +19,7 @@ from tokenizers import decoders, models, normalizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from graftlm.core.errors import ModelError
+from graftlm.models.families.layout import Checkpoint, Layout
 from graftlm.models.rotary import halves_from_pairs
 
 HEADER = struct.Struct("7i")
@@ -152,3 +153,18 @@ def _config(sizes: tuple[int, ...]) -> LlamaConfig:
         eos_token_id=2,
         pad_token_id=0,
     )
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Raises ModelError when the file is damaged. It is read whole: these models are small."""
+    model = load_model(path)
+    state = model.state_dict()
+    if model.config.tie_word_embeddings:
+        del state["lm_head.weight"]
+    tensors = {name: lambda tensor=tensor: tensor for name, tensor in state.items()}  # type: ignore[misc]
+    if not (path.parent / "tokenizer.bin").is_file():
+        return Checkpoint(model.config, tensors, notes=["there is no tokenizer.bin: the target has no tokenizer"])
+    return Checkpoint(model.config, tensors, load_tokenizer(path))
+
+
+LLAMA2C = Layout("llama2.c", "llama2.c (one .bin file)", lambda path: is_checkpoint(str(path)), read_checkpoint)

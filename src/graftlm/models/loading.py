@@ -152,5 +152,6 @@ def unloadable(what: str, base: str, error: Exception) -> ModelError:
     return ModelError(
         f"the {what} cannot be loaded: {first}",
         where=base,
-        fix="check the name or path; without internet use a local folder; weights must be safetensors",
+        fix="check the name or path; without internet use a local folder; weights must be safetensors "
+        "(graft convert makes them of .bin files)",
     )
