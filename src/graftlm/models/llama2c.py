@@ -21,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from graftlm.core.errors import ModelError
 from graftlm.models.families.layout import Checkpoint, Layout
 from graftlm.models.rotary import halves_from_pairs
+from graftlm.models.weight_files import Tensors
 
 HEADER = struct.Struct("7i")
 
@@ -161,7 +162,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     state = model.state_dict()
     if model.config.tie_word_embeddings:
         del state["lm_head.weight"]
-    tensors = {name: lambda tensor=tensor: tensor for name, tensor in state.items()}  # type: ignore[misc]
+    tensors: Tensors = {name: lambda tensor=tensor: tensor for name, tensor in state.items()}  # type: ignore[misc]
     if not (path.parent / "tokenizer.bin").is_file():
         return Checkpoint(model.config, tensors, notes=["there is no tokenizer.bin: the target has no tokenizer"])
     return Checkpoint(model.config, tensors, load_tokenizer(path))

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as RustTokenizer
@@ -52,15 +53,16 @@ def read_sentencepiece(file: Path) -> SentencePieceFile:
     """Raises ModelError when the file is no sentencepiece model with a BPE or unigram vocabulary."""
     found = SentencePieceFile()
     try:
+        value: Any
         for number, value in _fields(file.read_bytes()):
             if number == 1:
                 _add_piece(found, dict(_fields(value)))
             elif number == 2:
-                trainer = dict(_fields(value))
+                trainer: dict[int, Any] = dict(_fields(value))
                 found.model = trainer.get(3, UNIGRAM)
                 found.byte_fallback, found.unknown_id = bool(trainer.get(35, 0)), trainer.get(40, 0)
             elif number == 3:
-                rules = dict(_fields(value))
+                rules: dict[int, Any] = dict(_fields(value))
                 found.character_map = rules.get(2, b"")
                 found.dummy_prefix, found.extra_whitespaces = bool(rules.get(3, 1)), bool(rules.get(4, 1))
     except (IndexError, ValueError, TypeError, struct.error, AttributeError):
@@ -70,7 +72,7 @@ def read_sentencepiece(file: Path) -> SentencePieceFile:
     return found
 
 
-def _add_piece(found: SentencePieceFile, piece: dict) -> None:
+def _add_piece(found: SentencePieceFile, piece: dict[int, Any]) -> None:
     found.pieces.append(piece[1].decode())
     found.scores.append(struct.unpack("<f", piece[2])[0] if 2 in piece else 0.0)
     found.kinds.append(piece.get(3, NORMAL))

@@ -128,11 +128,12 @@ def write(checkpoint: Checkpoint, folder: Path) -> int:
     """Raises ModelError when the model is neither a Baichuan 13B nor a Llama of Baichuan 7B's kind."""
     config = checkpoint.config
     if isinstance(config, BaichuanAlibiConfig):
-        tensors, own = dict(checkpoint.tensors), {"model_max_length": config.model_max_length}
-        own |= {"norm_head": config.norm_head, "z_loss_weight": config.z_loss_weight}
+        tensors = dict(checkpoint.tensors)
+        own = {name: getattr(config, name) for name in ("model_max_length", "norm_head", "z_loss_weight")}
     else:
-        tensors, own = _packed(checkpoint), {"max_position_embeddings": config.max_position_embeddings}
-        own["norm_head"] = False  # rows of length 1 stay as they are
+        tensors = _packed(checkpoint)
+        # Rows of length 1 stay as they are.
+        own = {"max_position_embeddings": config.max_position_embeddings, "norm_head": False}
     write_json(folder / "config.json", _baichuan_config(checkpoint) | own)
     copy_sentencepiece(checkpoint, folder)
     checkpoint.notes.append("the original's own Python files (configuration, modelling, tokenizer) belong beside it")

@@ -51,10 +51,6 @@ class BaichuanAlibiConfig(PretrainedConfig):
         model_max_length: int = 4096,
         initializer_range: float = 0.02,
         use_cache: bool = True,
-        pad_token_id: int | None = 0,
-        bos_token_id: int | None = 1,
-        eos_token_id: int | None = 2,
-        tie_word_embeddings: bool = False,
         **others: Any,  # transformers' own, such as dtype and architectures
     ) -> None:
         self.vocab_size = vocab_size
@@ -68,13 +64,8 @@ class BaichuanAlibiConfig(PretrainedConfig):
         self.model_max_length = model_max_length
         self.initializer_range = initializer_range
         self.use_cache = use_cache
-        super().__init__(
-            pad_token_id=pad_token_id,
-            bos_token_id=bos_token_id,
-            eos_token_id=eos_token_id,
-            tie_word_embeddings=tie_word_embeddings,
-            **others,
-        )
+        own = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False}
+        super().__init__(**(own | others))
 
 
 def alibi_slopes(heads: int) -> torch.Tensor:
@@ -183,7 +174,7 @@ class BaichuanAlibiPreTrainedModel(PreTrainedModel):
     config_class = BaichuanAlibiConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ("BaichuanLayer",)
+    _no_split_modules = ["BaichuanLayer"]  # noqa: RUF012
     _supports_sdpa = True
 
     @torch.no_grad()
@@ -202,12 +193,6 @@ class BaichuanAlibiModel(BaichuanAlibiPreTrainedModel):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.gradient_checkpointing = False
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embed_tokens
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embed_tokens = value
 
     def forward(
         self,
@@ -246,18 +231,6 @@ class BaichuanAlibiForCausalLM(BaichuanAlibiPreTrainedModel, GenerationMixin):
         D, V = config.hidden_size, config.vocab_size
         self.lm_head = NormHead(D, V) if config.norm_head else nn.Linear(D, V, bias=False)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.model.embed_tokens
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.model.embed_tokens = value
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.lm_head = new_embeddings
 
     def forward(
         self,

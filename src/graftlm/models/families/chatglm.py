@@ -69,7 +69,8 @@ def recognises(folder: Path) -> bool:
 def read(folder: Path) -> Checkpoint:
     """Raises ModelError when its settings are not ChatGLM2's or ChatGLM3's, or its weights are not whole."""
     found = config_of(folder)
-    config, source = glm_config(found, folder), open_weights(folder)
+    source = open_weights(folder)
+    config: Any = glm_config(found, folder)
     H, G, K = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     cuts = (0, H * K, (H + G) * K, (H + 2 * G) * K)
     tensors: Tensors = {ours: source.tensor(theirs) for theirs, ours in AROUND}
@@ -87,7 +88,7 @@ def read(folder: Path) -> Checkpoint:
     roles = speaks_in_roles(folder)
     tokenizer = make_tokenizer(file, roles=roles)
     if roles:
-        config.eos_token_id = [2, *tokenizer.convert_tokens_to_ids(["<|user|>", "<|observation|>"])]
+        config.eos_token_id = [2, *(tokenizer.get_vocab()[mark] for mark in ("<|user|>", "<|observation|>"))]
     note = f"{'ChatGLM3' if roles else 'ChatGLM2'} by its tokenizer's files; chat template set accordingly"
     return Checkpoint(config, tensors, tokenizer, (file,), [note])
 

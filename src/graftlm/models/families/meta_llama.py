@@ -48,7 +48,7 @@ def read(folder: Path) -> Checkpoint:
     config = llama_config(params, parts)
     tensors: Tensors = {"model.embed_tokens.weight": _joined_embedding(parts, config.hidden_size)}
     tensors |= {f"{ours}.weight": _whole(parts, f"{theirs}.weight", dim) for theirs, ours, dim in AROUND}
-    heads = {"attention.wq": config.num_attention_heads, "attention.wk": config.num_key_value_heads}
+    heads = _heads_of(config)
     for layer in range(config.num_hidden_layers):
         for theirs, ours, dim in LAYER:
             read_it = _whole(parts, f"layers.{layer}.{theirs}.weight", dim)
@@ -129,6 +129,11 @@ def _rope(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _heads_of(config: Any) -> dict[str, int]:
+    """The projections whose rows are reordered, and their heads."""
+    return {"attention.wq": config.num_attention_heads, "attention.wk": config.num_key_value_heads}
+
+
 def _whole(parts: list[Weights], name: str, dim: int | None) -> Callable[[], torch.Tensor]:
     reads = [part.tensor(name) for part in parts]
     return reads[0] if dim is None or len(reads) == 1 else joined(reads, dim)
@@ -158,7 +163,7 @@ def write(checkpoint: Checkpoint, folder: Path) -> int:
     write_json(folder / "params.json", params_of(config))
     tensors = {"tok_embeddings.weight": ours["model.embed_tokens.weight"](), "output.weight": checkpoint.head()()}
     tensors["norm.weight"] = ours["model.norm.weight"]()
-    heads = {"attention.wq": config.num_attention_heads, "attention.wk": config.num_key_value_heads}
+    heads = _heads_of(config)
     for layer in range(config.num_hidden_layers):
         for theirs, name, _ in LAYER:
             tensor = ours[f"model.layers.{layer}.{name}.weight"]()
@@ -171,7 +176,7 @@ def write(checkpoint: Checkpoint, folder: Path) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def params_of(config: LlamaConfig) -> dict[str, Any]:
+def params_of(config: Any) -> dict[str, Any]:
     """Raises ModelError when Meta's code could not build the model."""
     rope = config.rope_parameters
     wide = config.head_dim * config.num_attention_heads != config.hidden_size
