@@ -24,6 +24,7 @@ from graftlm.inference.cached import CachedBatch
 from graftlm.models import trunk
 from graftlm.models.adapters import make_trainable
 from graftlm.models.conversion import convert
+from graftlm.models.families.baichuan import make_tokenizer
 from graftlm.models.families.baichuan_alibi import (
     BaichuanAlibiConfig,
     BaichuanAlibiForCausalLM,
@@ -316,6 +317,19 @@ def test_the_head_stays_the_parameter_that_the_optimizer_holds():
     assert (held.grad * before).sum(-1).abs().max() < 1e-6 < held.grad.abs().max()
 
 
+def test_recomputed_layers_give_the_same_gradients():
+    tokens = torch.tensor([[3, 9, 27, 4, 8]])
+    gradients = []
+    for recompute in (False, True):
+        model = tiny_13b().train()
+        if recompute:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            assert model.model.layers[0].gradient_checkpointing
+        model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
 def test_max_z_loss_and_its_gradient_in_closed_form():
     torch.manual_seed(0)
     logits_TV = (4 * torch.randn(6, 10, dtype=torch.float64)).requires_grad_()
@@ -363,7 +377,9 @@ def test_turns_open_with_the_reserved_tokens(tmp_path, train_sentencepiece):
     source = write_checkpoint(tmp_path / "source", "7B", random_weights())
     rules = {"user_defined_symbols": reserved, "add_dummy_prefix": False, "vocab_size": 620}
     train_sentencepiece(source / "tokenizer.model", **rules)
-    convert(source, tmp_path / "there")
+    with pytest.raises(ModelError, match="the tokenizer has 620 tokens, the model only 512 rows"):
+        convert(source, tmp_path / "there")
+    make_tokenizer(source / "tokenizer.model").save_pretrained(tmp_path / "there")
     tokenizer = load_tokenizer(str(tmp_path / "there"))
     user, assistant = tokenizer.convert_ids_to_tokens([195, 196])
     template = tokenizer_template(tokenizer)

@@ -218,6 +218,10 @@ def test_damaged_and_foreign_checkpoints_are_model_errors(tmp_path):
         convert(write_checkpoint(tmp_path / "other", random_weights(), post_layer_norm=False), tmp_path / "glm")
     with pytest.raises(ModelError, match="graft convert"):
         load_model(str(source), dtype=torch.float32, device=CPU)
+    (source / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")
+    with pytest.raises(ModelError, match="GLM-4"):
+        convert(write_checkpoint(source, random_weights()), tmp_path / "glm")
+    (source / "tokenizer.model").unlink()
     (source / "pytorch_model-00001-of-00002.bin").write_bytes(b"no tensors")
     with pytest.raises(ModelError, match="no plain file of tensors"):
         convert(source, tmp_path / "glm")
@@ -281,6 +285,7 @@ def converted_tokenizer(tmp_path, train_sentencepiece, **changes):
 
 def test_chatglm2_asks_in_rounds(tmp_path, train_sentencepiece):
     tokenizer = converted_tokenizer(tmp_path, train_sentencepiece)
+    assert tokenizer.padding_side == "left"
     template = tokenizer_template(tokenizer)
     assert template.render(TURNS[:3], generation_prompt=True).text == (
         "[gMASK]<sop>[Round 1]\n\n问：感冒了怎么办？\n\n答：多喝水</s>\n\n[Round 2]\n\n问：然后？\n\n答："

@@ -21,7 +21,7 @@ from graftlm.models.families import meta_llama, meta_tokenizer
 from graftlm.models.loading import load_model, load_tokenizer
 
 CPU = torch.device("cpu")
-D, M, H, G, V, LAYERS = 32, 96, 4, 2, 512, 2
+D, M, H, G, V, LAYERS = 32, 96, 4, 2, 640, 2
 K = D // H
 TOKENS = [5, 17, 49, 0, 3, 3, 211, 8, 30, 400]
 KINDS = {

@@ -14,7 +14,7 @@ from graftlm.models.families.baichuan import BAICHUAN
 from graftlm.models.families.chatglm import CHATGLM
 from graftlm.models.families.grouped_query import pool_key_value_heads
 from graftlm.models.families.hugging_face import HUGGING_FACE
-from graftlm.models.families.layout import Layout
+from graftlm.models.families.layout import Checkpoint, Layout
 from graftlm.models.families.meta_llama import META
 from graftlm.models.llama2c import LLAMA2C
 from graftlm.models.weight_files import model_files
@@ -36,7 +36,6 @@ class Conversion:
 
     source: Layout
     target: Layout
-    tensors: int
     size: int
     dtype: str
     notes: list[str]
@@ -85,10 +84,21 @@ def convert(source: Path, target: Path, *, to: str = HUGGING_FACE.name, kv_heads
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ModelError("the target exists already", where=target, fix="give a new folder, or delete this one")
     checkpoint = found.read(source)
+    _refuse_unknown_tokens(checkpoint, source)
     if kv_heads is not None:
         checkpoint = pool_key_value_heads(checkpoint, kv_heads)
     assert wanted.write is not None
     with atomic_folder(target) as folder:
         size = wanted.write(checkpoint, folder)
     dtype = str(checkpoint.dtype).removeprefix("torch.")
-    return Conversion(found, wanted, len(checkpoint.tensors), size, dtype, checkpoint.notes)
+    return Conversion(found, wanted, size, dtype, checkpoint.notes)
+
+
+def _refuse_unknown_tokens(checkpoint: Checkpoint, source: Path) -> None:
+    tokenizer, rows = checkpoint.tokenizer, checkpoint.config.get_text_config().vocab_size
+    if tokenizer is not None and len(tokenizer) > rows:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer):,} tokens, the model only {rows:,} rows for them",
+            where=source,
+            fix="put the tokenizer of this very model beside its weights",
+        )

@@ -51,7 +51,7 @@ def _refuse_foreign(path: Path) -> None:
     layout = foreign_layout(path)
     if layout is not None:
         raise ModelError(
-            f"a checkpoint in the layout of {layout.what}",
+            f"a checkpoint of {layout.what}, which transformers cannot load",
             where=path,
             fix=f"convert it once: graft convert {path} {path}-hf",
         )

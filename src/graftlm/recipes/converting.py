@@ -36,7 +36,7 @@ def convert_model(source: str, target: Path, to: str, kv_heads: int | None) -> C
 def story(done: Conversion) -> list[str]:
     """What was found and made, a line each."""
     size = f"{done.size / GIB:.2f} GiB" if done.size >= GIB / 10 else f"{done.size / 2**20:.1f} MiB"
-    made = f"wrote: {done.target.what}, {done.tensors} tensors, {size}, {done.dtype}"
+    made = f"wrote: {done.target.what}, {size}, {done.dtype}"
     return [f"found: {done.source.what}", *(f"note: {note}" for note in done.notes), made]
 
 

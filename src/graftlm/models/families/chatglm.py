@@ -17,6 +17,7 @@ from transformers import GlmConfig, PreTrainedTokenizerFast
 from graftlm.core.errors import ModelError
 from graftlm.core.files import write_json
 from graftlm.models.families.layout import Checkpoint, Layout, config_of, copy_sentencepiece, present
+from graftlm.models.families.meta_tokenizer import is_ranked
 from graftlm.models.sentencepiece_file import fast_tokenizer, read_sentencepiece
 from graftlm.models.weight_files import Tensors, joined, open_weights, rows, write_safetensors
 
@@ -85,6 +86,10 @@ def read(folder: Path) -> Checkpoint:
     file = folder / "tokenizer.model"
     if not file.is_file():
         return Checkpoint(config, tensors, notes=["there is no tokenizer.model: the target has no tokenizer"])
+    if is_ranked(file):
+        raise ModelError(
+            "GLM-4's tokenizer, which is another one", where=file, fix="use the edition in Hugging Face's layout (…-hf)"
+        )
     roles = speaks_in_roles(folder)
     tokenizer = make_tokenizer(file, roles=roles)
     if roles:

@@ -35,9 +35,7 @@ def make_tokenizer(file: Path, *, newer: bool) -> PreTrainedTokenizerFast:
     Raises:
         ModelError: the file is neither sort.
     """
-    with file.open("rb") as opened:
-        ranked = RANK.match(opened.read(400)) is not None
-    if ranked:
+    if is_ranked(file):
         return _ranked(file, newer)
     pieces = read_sentencepiece(file)
     begin = pieces.pieces[1]
@@ -48,6 +46,12 @@ def make_tokenizer(file: Path, *, newer: bool) -> PreTrainedTokenizerFast:
         pad_token=pieces.pieces[0], clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
     )  # fmt: skip
+
+
+def is_ranked(file: Path) -> bool:
+    """Whether it is tiktoken's list of ranks."""
+    with file.open("rb") as opened:
+        return RANK.match(opened.read(400)) is not None
 
 
 def _begin_with(rust: RustTokenizer, begin: str) -> None:
