@@ -18,10 +18,12 @@ from graftlm.core.errors import ModelError
 from graftlm.data.encode import encode_chats, encode_texts
 from graftlm.data.samples import Turn
 from graftlm.data.templates import tokenizer_template
+from graftlm.evaluation.language_model import language_model
 from graftlm.models.conversion import convert
 from graftlm.models.families import chatglm
 from graftlm.models.loading import load_model, load_tokenizer
 from graftlm.models.trunk import hidden_states, output_head
+from graftlm.recipes.stages.context import choose_template
 
 CPU = torch.device("cpu")
 D, M, H, G, K, V, LAYERS = 32, 48, 4, 2, 16, 512, 2
@@ -297,6 +299,22 @@ def test_chatglm2_asks_in_rounds(tmp_path, train_sentencepiece):
     (text,) = encode_texts(tokenizer, ["高血压"])
     assert text.tokens[:2].tolist() == [gmask, sop] and text.tokens[-1] == tokenizer.eos_token_id
     assert not text.targets[:2].any() and text.targets[2:].all()
+
+
+def test_documents_begin_with_the_prefix_wherever_they_are_read(tmp_path, train_sentencepiece):
+    tokenizer = converted_tokenizer(tmp_path, train_sentencepiece)
+    model = load_model(str(tmp_path / "glm"), dtype=torch.float32, device=CPU)
+    subject = language_model(model, tokenizer, tokenizer_template(tokenizer))
+    start = tokenizer.convert_tokens_to_ids(["[gMASK]", "<sop>"])
+    assert subject.document_start == tuple(start)
+    tokens = [*start, *subject.encode_text("定期复查血压")]
+    with torch.no_grad():
+        log_p_TV = model(input_ids=torch.tensor([tokens])).logits[0].log_softmax(-1)
+    expected = sum(log_p_TV[place, token].item() for place, token in enumerate(tokens[2:], start=1))
+    [found] = subject.text_log_probabilities(["定期复查血压"], lambda count: None)
+    assert found == pytest.approx(expected, rel=1e-5)
+    named = choose_template("chatglm2", tokenizer)
+    assert named.render(TURNS).text == tokenizer_template(tokenizer).render(TURNS).text
 
 
 def test_chatglm3_asks_in_roles(tmp_path, train_sentencepiece):

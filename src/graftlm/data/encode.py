@@ -47,14 +47,14 @@ class Encoded:
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[Text | str]) -> list[Encoded]:
-    """Documents for pre-training: bos (if the tokenizer has one) or its own prefix, the text, eos (if it has one).
+    """Documents for pre-training: bos or the tokenizer's own prefix, if any, the text, eos (if it has one).
 
     Every token but the first, or but the prefix, is a target. Special tokens spelled out in a document are plain
     characters.
     """
     check_tokenizer(tokenizer)
     plain = [text if isinstance(text, str) else text.text for text in texts]
-    head = _prefix(tokenizer) if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    head = document_prefix(tokenizer)
     tail = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     encoded: list[Encoded] = []
     for start in range(0, len(plain), BATCH):
@@ -198,6 +198,15 @@ def _encode_rendered(tokenizer: Any, rendered: Sequence[Rendered]) -> list[Encod
     return encoded
 
 
+def document_prefix(tokenizer: Any) -> list[int]:
+    """What documents begin with: bos; of a tokenizer without one what it puts itself before a text (ChatGLM: two
+    marks), if that is all it adds; else nothing."""
+    if tokenizer.bos_token_id is not None:
+        return [tokenizer.bos_token_id]
+    plain, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    return list(whole[: -len(plain)]) if whole[-len(plain) :] == plain else []
+
+
 def _documents(located: Located) -> list[Encoded]:
     """One document a text, as views of what they have in common."""
     T = len(located.tokens)
@@ -205,12 +214,6 @@ def _documents(located: Located) -> list[Encoded]:
     targets_T = np.cumsum(np.bincount(located.edges, minlength=T + 1)[:T]) % 2 == 1
     targets_T[located.ends[:-1][np.diff(located.ends) > 0]] = False  # nothing precedes the first one
     return [Encoded(located.tokens[a:b], targets_T[a:b]) for a, b in pairwise(located.ends.tolist())]
-
-
-def _prefix(tokenizer: Any) -> list[int]:
-    """What a tokenizer without bos itself begins every text with (ChatGLM: two marks), if that is all it adds."""
-    plain, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
-    return list(whole[: -len(plain)]) if whole[-len(plain) :] == plain else []
 
 
 def _adds_bos(tokenizer: Any) -> bool:
