@@ -260,6 +260,21 @@ def test_a_head_that_was_trained_does_not_go_back_to_baichuan_2(tmp_path, monkey
         convert(tmp_path / "there", tmp_path / "other", to="baichuan")
 
 
+@pytest.mark.parametrize("kind", ["7B", "2-13B"])
+def test_nothing_is_lost_and_nothing_missed(tmp_path, kind):
+    weights = random_weights()
+    extra = {"model.layers.0.self_attn.W_pack.weight_scale": torch.ones(1)}
+    with pytest.raises(ModelError, match=r"W_pack\.weight_scale"):
+        convert(write_checkpoint(tmp_path / "extra", kind, weights | extra), tmp_path / "there")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    with pytest.raises(ModelError, match=r"no tensor `model\.layers\.1\.mlp\.up_proj"):
+        convert(write_checkpoint(tmp_path / "short", kind, weights), tmp_path / "there")
+    with pytest.raises(ModelError, match="graft convert"):
+        load_model(str(tmp_path / "short"), dtype=torch.float32, device=CPU)
+    buffers = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(4) for i in range(LAYERS)}
+    convert(write_checkpoint(tmp_path / "whole", kind, random_weights() | buffers), tmp_path / "there")
+
+
 def test_a_saved_13b_comes_back_bit_equal(tmp_path, train_sentencepiece):
     source = write_checkpoint(tmp_path / "source", "2-13B", random_weights())
     train_sentencepiece(source / "tokenizer.model")

@@ -186,6 +186,9 @@ def test_damaged_and_foreign_checkpoints_are_model_errors(tmp_path):
     (source / "consolidated.01.pth").unlink()
     with pytest.raises(ModelError, match="8 rows of keys together"):
         convert(source, tmp_path / "llama")
+    (source / "params.json").write_text('{"dim": 32}')
+    with pytest.raises(ModelError, match="its settings lack 'n_heads'"):
+        convert(source, tmp_path / "llama")
     extra = write_checkpoint(tmp_path / "extra", "2", random_weights() | {"vision.weight": torch.ones(2)})
     with pytest.raises(ModelError, match=r"vision\.weight"):
         convert(extra, tmp_path / "llama")

@@ -83,7 +83,11 @@ def convert(source: Path, target: Path, *, to: str = HUGGING_FACE.name, kv_heads
         raise ModelError(reason, where=source, fix="choose another one with --to")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ModelError("the target exists already", where=target, fix="give a new folder, or delete this one")
-    checkpoint = found.read(source)
+    try:
+        checkpoint = found.read(source)
+    except KeyError as error:
+        fix = "download config.json (Meta's: params.json) again"
+        raise ModelError(f"its settings lack {error}", where=source, fix=fix) from error
     _refuse_unknown_tokens(checkpoint, source)
     if kv_heads is not None:
         checkpoint = pool_key_value_heads(checkpoint, kv_heads)

@@ -166,4 +166,7 @@ def test_a_converted_folder_is_recognised_as_what_it_is(tmp_path):
         convert(source, tmp_path / name, to=name)
         assert recognise(tmp_path / name).name == name
     assert recognise(source).name == "hugging-face"
+    for file in (tmp_path / "meta").iterdir():  # as some repositories hold both
+        (source / file.name).write_bytes(file.read_bytes())
+    assert recognise(source).name == "hugging-face"
     assert recognise(tmp_path) is None

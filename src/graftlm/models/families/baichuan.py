@@ -26,6 +26,15 @@ USER, ASSISTANT = 195, 196
 """Ids of the reserved tokens that open a user's turn and an answer."""
 
 BAICHUAN2_VOCABULARY = 125_696
+LAYER = (
+    "input_layernorm",
+    "self_attn.W_pack",
+    "self_attn.o_proj",
+    "post_attention_layernorm",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
 UNIT = 0.02
 """A row of length 1 rounded to bf16 is within this of it."""
 
@@ -73,17 +82,14 @@ def _common(found: dict[str, Any]) -> dict[str, Any]:
 def _read_rotary(found: dict[str, Any], folder: Path) -> tuple[PretrainedConfig, Tensors, list[str]]:
     positions = found["max_position_embeddings"]
     config = LlamaConfig(**_common(found), max_position_embeddings=positions, architectures=["LlamaForCausalLM"])
-    source, D, tensors = open_weights(folder), config.hidden_size, Tensors()
-    for name in source.names:
-        if name.endswith("self_attn.W_pack.weight"):
-            for third, letter in enumerate("qkv"):
-                part = rows(source.tensor(name), third * D, (third + 1) * D)
-                tensors[name.replace("W_pack", f"{letter}_proj")] = part
-        elif not name.endswith("rotary_emb.inv_freq"):
-            tensors[name] = source.tensor(name)
+    tensors, D = _weights(folder, config.num_hidden_layers), config.hidden_size
+    for name in [name for name in tensors if "W_pack" in name]:
+        packed = tensors.pop(name)
+        for third, letter in enumerate("qkv"):
+            tensors[name.replace("W_pack", f"{letter}_proj")] = rows(packed, third * D, (third + 1) * D)
     if not _has_norm_head(found):
         return config, tensors, ["Baichuan 7B, with a plain head"]
-    tensors["lm_head.weight"] = _normalised(source.tensor("lm_head.weight"))
+    tensors["lm_head.weight"] = _normalised(tensors["lm_head.weight"])
     return config, tensors, ["Baichuan 2 7B: the rows of its head are normalised, which cannot be undone"]
 
 
@@ -100,10 +106,17 @@ def _read_alibi(found: dict[str, Any], folder: Path) -> tuple[PretrainedConfig, 
         model_max_length=found.get("model_max_length", 4096),
         architectures=["BaichuanAlibiForCausalLM"],
     )
-    source = open_weights(folder)
-    names = [name for name in source.names if not name.endswith(("future_mask", "inv_freq"))]
     kind = "Baichuan 2 13B, with a normalised head" if norm_head else "Baichuan 13B, with a plain head"
-    return config, {name: source.tensor(name) for name in names}, [kind]
+    return config, _weights(folder, config.num_hidden_layers), [kind]
+
+
+def _weights(folder: Path, layers: int) -> Tensors:
+    """All tensors by their own names. Raises ModelError when one is missing, or there are others."""
+    source = open_weights(folder)
+    names = ["model.embed_tokens", *(f"model.layers.{i}.{part}" for i in range(layers) for part in LAYER)]
+    tensors = {f"{name}.weight": source.tensor(f"{name}.weight") for name in (*names, "model.norm", "lm_head")}
+    source.refuse_rest(besides=r"(rotary_emb\.inv_freq|future_mask)$")
+    return tensors
 
 
 def make_tokenizer(file: Path) -> PreTrainedTokenizerFast:

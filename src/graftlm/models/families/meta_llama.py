@@ -18,7 +18,7 @@ from graftlm.core.files import read_json, write_json
 from graftlm.models.families.layout import Checkpoint, Layout, copy_sentencepiece
 from graftlm.models.families.meta_tokenizer import make_tokenizer
 from graftlm.models.rotary import halves_from_pairs, pairs_from_halves
-from graftlm.models.weight_files import Tensors, Weights, joined
+from graftlm.models.weight_files import Tensors, Weights, joined, model_files
 
 LAYER = (
     ("attention.wq", "self_attn.q_proj", 0),
@@ -37,7 +37,8 @@ AROUND = (("output", "lm_head", 0), ("norm", "model.norm", None))
 
 
 def recognises(folder: Path) -> bool:
-    return (folder / "params.json").is_file() and any(folder.glob("consolidated.*.pth"))
+    """Not where Hugging Face's files lie beside Meta's."""
+    return (folder / "params.json").is_file() and any(folder.glob("consolidated.*.pth")) and not model_files(folder)
 
 
 def read(folder: Path) -> Checkpoint:
