@@ -20,7 +20,8 @@ from graftlm.core.errors import ModelError
 from graftlm.data.encode import encode_chats
 from graftlm.data.samples import Turn
 from graftlm.data.templates import tokenizer_template
-from graftlm.inference.cached import CachedBatch
+from graftlm.inference.decoding import Decoding
+from graftlm.inference.generation import generate
 from graftlm.models import trunk
 from graftlm.models.adapters import make_trainable
 from graftlm.models.conversion import convert
@@ -204,14 +205,11 @@ def test_13b_writes_with_a_cache_what_it_writes_without(tmp_path):
             text.append(int(logits(model, text)[-1].argmax()))
         naive.append(text[len(row) :])
     with torch.no_grad():
-        batch = CachedBatch(model, rows, 0, room=6)
-        chosen = [batch.prefill().argmax(-1)]
-        for _ in range(5):
-            chosen.append(batch.step(chosen[-1]).argmax(-1))
         padded = torch.tensor([TOKENS, [0] * 7 + TOKENS[:3]])
         mask = torch.tensor([[1] * 10, [0] * 7 + [1] * 3])
         own = model.generate(padded, attention_mask=mask, max_new_tokens=6, do_sample=False, eos_token_id=None)
-    assert torch.stack(chosen, 1).tolist() == naive
+    written = generate(model, rows, Decoding(greedy=True, max_new_tokens=6), stop_ids=[], pad_id=0)
+    assert [list(one.tokens) for one in written] == naive
     assert own[:, 10:].tolist() == naive
 
 
