@@ -147,6 +147,19 @@ def generate(
 
 
 @app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="folder or file of a checkpoint; its layout is recognised")],
+    target: Annotated[Path, typer.Argument(help="new folder")],
+    to: Annotated[str, typer.Option(help="layout to write: hugging-face, chatglm, baichuan, meta")] = "hugging-face",
+    kv_heads: Annotated[int | None, typer.Option(min=1, help="pool keys and values to so many heads")] = None,
+) -> None:
+    """Turn a ChatGLM, Baichuan, Meta or llama2.c checkpoint into one that graft trains, and back."""
+    from graftlm.recipes.converting import convert_model
+
+    convert_model(source, target, to, kv_heads)
+
+
+@app.command()
 def deepspeed(file: Annotated[Path, typer.Argument(help="DeepSpeed's JSON file")]) -> None:
     """Say what each key of a DeepSpeed configuration becomes in a recipe; use it with `parallel: {deepspeed: FILE}`."""
     from graftlm.recipes.compat.deepspeed import show_deepspeed

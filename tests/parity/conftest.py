@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,36 @@ def pytest_configure(config: pytest.Config) -> None:
 def parity(request: pytest.FixtureRequest) -> ParityTable:
     table: ParityTable = request.config.stash[TABLE]
     return table
+
+
+CORPUS = [
+    "The patient has had a fever and a dry cough for three days.",
+    "Take two tablets twice a day after meals; come back if it does not get better.",
+    "philosophy asks what is; medicine asks what helps.",
+    "高血压患者应当控制饮食，定期复查血压。",
+    "问：感冒了怎么办？答：多喝水，多休息。",
+    "The court finds for the plaintiff. 法院支持原告的诉讼请求。",
+]
+
+
+@pytest.fixture
+def train_sentencepiece(tmp_path: Path) -> Callable[..., Path]:
+    """A small BPE `tokenizer.model` with byte fallback; options go to sentencepiece's trainer."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+
+    def train(file: Path, **options: object) -> Path:
+        settings = {"vocab_size": 420, "model_type": "bpe", "byte_fallback": True, "hard_vocab_limit": False}
+        settings |= {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
+        settings |= {"character_coverage": 0.99, "minloglevel": 2} | options
+        prefix = tmp_path / "sentencepiece"
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(CORPUS * 20), model_prefix=str(prefix), **settings
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        prefix.with_suffix(".model").rename(file)
+        return file
+
+    return train
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from graftlm.core.errors import ModelError
 from graftlm.models import llama2c
+from graftlm.models.conversion import convert
 from graftlm.models.loading import load_model, load_tokenizer, save_model
 from graftlm.models.trunk import hidden_states, output_head
 
@@ -104,7 +105,7 @@ def forward(weights: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_logits_equal_the_independent_forward(tmp_path, tied):
+def test_logits_equal_the_independent_forward(tmp_path, tied, parity):
     weights = random_weights(tied)
     path = write_checkpoint(tmp_path / "model.bin", weights)
     documents = [[5, 17, 49, 0, 3, 3, 21, 8, 30], [7], [44, 2, 9, 11]]
@@ -121,18 +122,31 @@ def test_logits_equal_the_independent_forward(tmp_path, tied):
                 model, torch.tensor([token for tokens in documents for token in tokens]), boundaries
             )
         )
-    scale = float(np.abs(expected).max())
-    np.testing.assert_allclose(alone.numpy(), expected, atol=1e-5 * scale)
-    np.testing.assert_allclose(packed.numpy(), expected, atol=1e-5 * scale)
+    scale, name = float(np.abs(expected).max()), f"llama2.c, {'tied' if tied else 'own'} head"
+    parity(name, "forward pass of its own layout", away(alone, expected), scale)
+    parity(name, "the same, documents packed", away(packed, expected), scale)
 
 
-def test_the_comparison_would_see_wrong_rotary_pairs(tmp_path, monkeypatch):
-    monkeypatch.setattr(llama2c, "_halves", lambda weight, heads: weight)
+def test_the_comparison_would_see_wrong_rotary_pairs(tmp_path, monkeypatch, parity):
+    monkeypatch.setattr(llama2c, "halves_from_pairs", lambda weight, heads: weight)
     weights = random_weights(tied=True)
     model = load_model(str(write_checkpoint(tmp_path / "m.bin", weights)), dtype=torch.float32, device=CPU)
     with torch.no_grad():
-        found = model(input_ids=torch.tensor([[5, 17, 49]])).logits[0].numpy()
-    assert np.abs(found - forward(weights, [5, 17, 49])).max() > 0.1
+        found = model(input_ids=torch.tensor([[5, 17, 49]])).logits[0]
+    parity.differs("llama2.c", "rotary pairs not reordered", away(found, forward(weights, [5, 17, 49])))
+
+
+def away(found: torch.Tensor, expected: np.ndarray) -> float:
+    return float(np.abs(found.numpy() - expected).max())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_graft_convert_takes_it(tmp_path, tied):
+    path = write_checkpoint(tmp_path / "model.bin", random_weights(tied))
+    done = convert(path, tmp_path / "converted")
+    assert done.source.name == "llama2.c" and "no tokenizer.bin" in done.notes[0]
+    direct, again = (load_model(str(one), dtype=torch.float32, device=CPU) for one in (path, tmp_path / "converted"))
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in direct.state_dict().items())
 
 
 def test_a_converted_model_is_saved_and_loaded_bit_equal(tmp_path):

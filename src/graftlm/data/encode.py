@@ -47,13 +47,14 @@ class Encoded:
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[Text | str]) -> list[Encoded]:
-    """Documents for pre-training: bos (if the tokenizer has one), the text, eos (if it has one).
+    """Documents for pre-training: bos or the tokenizer's own prefix, if any, the text, eos (if it has one).
 
-    Every token but the first is a target. Special tokens spelled out in a document are plain characters.
+    Every token but the first, or but the prefix, is a target. Special tokens spelled out in a document are plain
+    characters.
     """
     check_tokenizer(tokenizer)
     plain = [text if isinstance(text, str) else text.text for text in texts]
-    head = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    head = document_prefix(tokenizer)
     tail = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     encoded: list[Encoded] = []
     for start in range(0, len(plain), BATCH):
@@ -65,12 +66,12 @@ def encode_texts(tokenizer: Any, texts: Sequence[Text | str]) -> list[Encoded]:
             split_special_tokens=True,
             verbose=False,
         )
-        tokens, ends = array("I"), array("q", [0])
+        tokens, edges, ends = array("I"), array("q"), array("q", [0])
         for ids in batch["input_ids"]:
             tokens.fromlist([*head, *ids, *tail])
             ends.append(len(tokens))
-        all_of_it = np.array([0, len(tokens)])
-        encoded += _documents(Located(np.array(tokens, np.uint32), all_of_it, np.array(ends)))
+            edges.fromlist([ends[-2] + len(head), ends[-1]])
+        encoded += _documents(Located(np.array(tokens, np.uint32), np.array(edges), np.array(ends)))
     return encoded
 
 
@@ -195,6 +196,15 @@ def _encode_rendered(tokenizer: Any, rendered: Sequence[Rendered]) -> list[Encod
     for start in range(0, len(rendered), BATCH):
         encoded += _documents(locate(tokenizer, rendered[start : start + BATCH], bos))
     return encoded
+
+
+def document_prefix(tokenizer: Any) -> list[int]:
+    """What documents begin with: bos; of a tokenizer without one what it puts itself before a text (ChatGLM: two
+    marks), if that is all it adds; else nothing."""
+    if tokenizer.bos_token_id is not None:
+        return [tokenizer.bos_token_id]
+    plain, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    return list(whole[: -len(plain)]) if whole[-len(plain) :] == plain else []
 
 
 def _documents(located: Located) -> list[Encoded]:

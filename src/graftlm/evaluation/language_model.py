@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from graftlm.data.encode import encode_chats, encode_prompt
+from graftlm.data.encode import document_prefix, encode_chats, encode_prompt
 from graftlm.data.samples import Turn
 from graftlm.data.templates import ChatTemplate, Rendered
 from graftlm.evaluation.subject import Advance, Answer, Turns
@@ -34,7 +34,7 @@ class LanguageModel:
         pad_id: any token id.
         encode_options: a conversation and possible answers → each answer's tokens as they follow
             `encode(conversation)`; `encode_text` of each when None.
-        document_start: the token put before a document; without one its first token goes unscored.
+        document_start: what is put before a document and not scored; without it the first token goes unscored.
         stop_strings: strings that end an answer, for templates whose stop is not a token.
         batch_size, batch_tokens: what runs at once.
     """
@@ -46,7 +46,7 @@ class LanguageModel:
     stop_ids: Collection[int]
     pad_id: int
     encode_options: Callable[[Turns, Sequence[str]], list[list[int]]] | None = None
-    document_start: int | None = None
+    document_start: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
     batch_size: int = 64
     batch_tokens: int = 32_768
@@ -80,7 +80,7 @@ class LanguageModel:
         return [Answer((c.text or "").strip(), c.finish_reason == "stop") for c in completions]
 
     def text_log_probabilities(self, texts: Sequence[str], advance: Advance) -> list[float]:
-        start, blanks = [] if self.document_start is None else [self.document_start], blank_config(self.model)
+        start, blanks = list(self.document_start), blank_config(self.model)
         documents = [self.encode_text(text) for text in texts]
         if blanks is not None:  # a text is what fills a blank behind an empty context
             opened = [open_answer(start, blanks)] * len(texts)
@@ -89,7 +89,10 @@ class LanguageModel:
             return [row[0].log_probability for row in rows]
         found = text_log_probability(self.model, [start + document for document in documents])
         advance(len(texts))
-        return [log_p for log_p, _ in found]
+        if len(self.document_start) < 2:
+            return [log_p for log_p, _ in found]
+        [(of_start, _)] = text_log_probability(self.model, [self.document_start])
+        return [log_p - of_start for log_p, _ in found]
 
     def _options(self, prompt: Turns, options: Sequence[str]) -> list[list[int]]:
         if self.encode_options is None:
@@ -109,7 +112,8 @@ def language_model(
 
     An option is scored as the training data would hold it: tokenised in one piece with its prompt, with the
     space that the template puts before an answer, without its stop marker. Documents begin with the
-    tokenizer's bos (eos where it has none). The answer of a model that fills blanks stands behind a [gMASK].
+    tokenizer's bos or own prefix (eos where it has none). The answer of a model that fills blanks stands behind a
+    [gMASK].
     """
 
     def encode_text(text: str) -> list[int]:
@@ -127,7 +131,7 @@ def language_model(
     stop_ids, stop_strings = _stops(model, tokenizer, template)
     if blanks is not None and blanks.eop_token_id is not None:
         stop_ids |= {blanks.eop_token_id}
-    start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    start = document_prefix(tokenizer) or [token for token in [tokenizer.eos_token_id] if token is not None]
     return LanguageModel(
         model=model,
         encode=encode,
@@ -136,7 +140,7 @@ def language_model(
         stop_ids=stop_ids,
         pad_id=0,
         encode_options=_OptionEncoder(tokenizer, template),
-        document_start=start,
+        document_start=tuple(start),
         stop_strings=stop_strings,
         batch_size=batch_size,
         batch_tokens=batch_tokens,

@@ -19,6 +19,9 @@ from tokenizers import decoders, models, normalizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from graftlm.core.errors import ModelError
+from graftlm.models.families.layout import Checkpoint, Layout
+from graftlm.models.rotary import halves_from_pairs
+from graftlm.models.weight_files import Tensors
 
 HEADER = struct.Struct("7i")
 
@@ -66,8 +69,8 @@ def load_model(path: Path) -> LlamaForCausalLM:
         state |= {
             layer + "input_layernorm.weight": read["attention_norm"][i],
             layer + "post_attention_layernorm.weight": read["mlp_norm"][i],
-            layer + "self_attn.q_proj.weight": _halves(read["wq"][i], H),
-            layer + "self_attn.k_proj.weight": _halves(read["wk"][i], G),
+            layer + "self_attn.q_proj.weight": halves_from_pairs(read["wq"][i], H),
+            layer + "self_attn.k_proj.weight": halves_from_pairs(read["wk"][i], G),
             layer + "self_attn.v_proj.weight": read["wv"][i],
             layer + "self_attn.o_proj.weight": read["wo"][i],
             layer + "mlp.gate_proj.weight": read["w1"][i],
@@ -153,7 +156,16 @@ def _config(sizes: tuple[int, ...]) -> LlamaConfig:
     )
 
 
-def _halves(weight_OD: torch.Tensor, heads: int) -> torch.Tensor:
-    """Reorder each head's rows from interleaved rotary pairs to the two halves."""
-    rows, columns = weight_OD.shape
-    return weight_OD.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Raises ModelError when the file is damaged. It is read whole: these models are small."""
+    model = load_model(path)
+    state = model.state_dict()
+    if model.config.tie_word_embeddings:
+        del state["lm_head.weight"]
+    tensors: Tensors = {name: lambda tensor=tensor: tensor for name, tensor in state.items()}  # type: ignore[misc]
+    if not (path.parent / "tokenizer.bin").is_file():
+        return Checkpoint(model.config, tensors, notes=["there is no tokenizer.bin: the target has no tokenizer"])
+    return Checkpoint(model.config, tensors, load_tokenizer(path))
+
+
+LLAMA2C = Layout("llama2.c", "llama2.c (one .bin file)", lambda path: is_checkpoint(str(path)), read_checkpoint)

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from graftlm.core.errors import ModelError
 from graftlm.models import families as families  # makes the Auto classes know them
 from graftlm.models import llama2c
+from graftlm.models.conversion import foreign_layout
 from graftlm.models.quantised import Bits, keep_differentiable, quantisation
 from graftlm.models.trunk import causal_lm, prepare_trunk
 
@@ -29,12 +30,13 @@ def locate(base: str) -> str:
     """The folder of a local model or of the packaged rootstock, else the hub name as it is.
 
     Raises:
-        ModelError: the name looks like a path, and nothing is there.
+        ModelError: the name looks like a path, and nothing is there; or a checkpoint is that must be converted.
     """
     if base == ROOTSTOCK:
         return str(resources.files("graftlm.models") / ROOTSTOCK)
     path = Path(base).expanduser()
     if path.exists():
+        _refuse_foreign(path)
         return str(path)
     if base.startswith((".", "/", "~")) or base.count("/") != 1:
         raise ModelError(
@@ -43,6 +45,16 @@ def locate(base: str) -> str:
             fix=f"give a local folder, a hub name `owner/name`, or `{ROOTSTOCK}` (graft's own small model)",
         )
     return base
+
+
+def _refuse_foreign(path: Path) -> None:
+    layout = foreign_layout(path)
+    if layout is not None:
+        raise ModelError(
+            f"a checkpoint of {layout.what}, which transformers cannot load",
+            where=path,
+            fix=f"convert it once: graft convert {path} {path}-hf",
+        )
 
 
 def load_tokenizer(base: str) -> Tokenizer:
@@ -140,5 +152,6 @@ def unloadable(what: str, base: str, error: Exception) -> ModelError:
     return ModelError(
         f"the {what} cannot be loaded: {first}",
         where=base,
-        fix="check the name or path; without internet use a local folder; weights must be safetensors",
+        fix="check the name or path; without internet use a local folder; weights must be safetensors "
+        "(graft convert makes them of .bin files)",
     )

@@ -232,7 +232,8 @@ def output_head(model: torch.nn.Module) -> Head:
     layer = inner.get_output_embeddings()
     scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
     softcap = getattr(config, "final_logit_softcapping", None)
-    return Head(layer.weight, getattr(layer, "bias", None), scale, softcap)
+    weight = getattr(layer, "effective_weight", layer.weight)  # of a normalised head, the rows as they are used
+    return Head(weight, getattr(layer, "bias", None), scale, softcap)
 
 
 def positions_of(boundaries: torch.Tensor, tokens: int) -> torch.Tensor:

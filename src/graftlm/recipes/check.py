@@ -101,7 +101,7 @@ class Seen:
 
 
 def _tokenise_blocks(
-    found: CheckResult, name: str, stage: Stage, recipe: Recipe, base: str, tokenizer: Tokenizer, seen: Seen
+    found: CheckResult, name: str, stage: GradientStage, recipe: Recipe, base: str, tokenizer: Tokenizer, seen: Seen
 ) -> dict[str, TokenisedBlock]:
     """The stage's blocks, checked when they are met for the first time; none when one of them cannot be used."""
     form = form_of(stage, base)

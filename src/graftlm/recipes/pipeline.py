@@ -28,6 +28,7 @@ from graftlm.core.receipts import Receipt
 from graftlm.data.templates import ChatTemplate
 from graftlm.evaluation.results import TaskResult
 from graftlm.models.loading import load_tokenizer
+from graftlm.recipes import converting
 from graftlm.recipes.check import check_recipe
 from graftlm.recipes.findings import print_check
 from graftlm.recipes.launching import refuse_unshared, sharding_of
@@ -62,6 +63,7 @@ RUN_STAGE: dict[str, Callable[[StageContext], Receipt]] = {
     "ppo": policy.run,
     "grpo": policy.run,
     "best_of": best_of.run,
+    "convert": converting.run,
 }
 
 

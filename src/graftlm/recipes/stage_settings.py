@@ -353,12 +353,26 @@ class BestOfStage(TrainingStage, ComparedStage):
     )
 
 
+class ConvertStage(BaseStage):
+    """The model in another layout, or with fewer key/value heads; see docs/families.md."""
+
+    stage: Literal["convert"] = "convert"
+    to: Literal["hugging-face", "chatglm", "baichuan", "meta"] = "hugging-face"
+    kv_heads: int | None = Field(None, gt=0, description="pool keys and values to so many heads")
+
+    @property
+    def makes_language_model(self) -> bool:
+        return self.to == "hugging-face"
+
+
 Stage = Annotated[
     PretrainStage | SftStage | RewardStage | DpoStage | KtoStage | OrpoStage | SimpoStage | PpoStage | GrpoStage
-    | BestOfStage | InfillStage,
+    | BestOfStage | InfillStage | ConvertStage,
     Field(discriminator="stage"),
 ]  # fmt: skip
-STAGE_KINDS = ("pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "ppo", "grpo", "best_of", "infill")
+STAGE_KINDS = (
+    "pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "ppo", "grpo", "best_of", "infill", "convert",
+)  # fmt: skip
 
 
 def reward_models(stage: BaseStage) -> list[str]:

@@ -47,8 +47,7 @@ class Speaker:
 
     def document(self, text: str) -> list[int]:
         """Plain text as it stands in training."""
-        start = [] if self.subject.document_start is None else [self.subject.document_start]
-        return [*start, *self.subject.encode_text(text)]
+        return [*self.subject.document_start, *self.subject.encode_text(text)]
 
     def fill(self, text: str, decoding: Decoding) -> tuple[str, FinishReason]:
         """The text with its blanks filled, and why the fillings ended."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from graftlm.data.encode import document_prefix
 from graftlm.data.templates import ChatTemplate, named_template, tokenizer_template
 from graftlm.recipes.schema import Recipe
 from graftlm.recipes.sources import Prompts
@@ -84,11 +85,12 @@ FALLBACK_TEMPLATE = "vicuna"
 
 
 def choose_template(name: str, tokenizer: Tokenizer) -> ChatTemplate:
-    """The tokenizer's own chat template, or a named one with the tokenizer's begin and end marks."""
+    """The tokenizer's own chat template, or a named one with what the tokenizer begins and ends texts with."""
     if name == "own" and tokenizer.chat_template:
         return tokenizer_template(tokenizer)
     chosen = FALLBACK_TEMPLATE if name == "own" else name
-    return named_template(chosen, bos=tokenizer.bos_token or "", eos=tokenizer.eos_token or "")
+    bos = "".join(tokenizer.convert_ids_to_tokens(document_prefix(tokenizer)))
+    return named_template(chosen, bos=bos, eos=tokenizer.eos_token or "")
 
 
 def now() -> str:
