@@ -102,7 +102,7 @@ def _format(group: dict[str, Any]) -> IntFormat:
     own = bits in (4, 8) and weights.get("type", "int") == "int" and strategy in ("channel", "group")
     if not own or group.get("input_activations") or weights.get("actorder") == "group":
         raise ModelError(
-            f"quantised in a way that graft cannot compute: {bits} bits, {strategy}, actorder {weights.get('actorder')}",
+            f"quantised in a way that graft cannot compute: {bits} bits, {strategy}, order {weights.get('actorder')}",
             where="config.json: quantization_config",
             fix="use 4 or 8 bits with scales of rows or groups, weights only; or load it with vLLM",
         )

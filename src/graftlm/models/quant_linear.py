@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from graftlm.models.trunk import causal_lm
+from graftlm.ops.int_cpu import FEW, CpuForm, cpu_form
 from graftlm.ops.int_weights import Bits, IntFormat, IntWeight, dequantise, product
 
 
@@ -33,6 +37,7 @@ class QuantLinear(torch.nn.Module):
         self.register_buffer("weight_shape", torch.tensor(weight.shape, device=weight.words.device))
         self.register_buffer("weight_zero_point", weight.zero)
         self.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
+        self._few: CpuForm | None = None  # made at the first look at few tokens: as large as the packed weight
 
     @classmethod
     def empty(cls, form: IntFormat, outputs: int, inputs: int, *, bias: bool, dtype: torch.dtype) -> QuantLinear:
@@ -66,8 +71,25 @@ class QuantLinear(torch.nn.Module):
         return dequantise(self.numbers, self.weight_scale.dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = product(x, self.numbers)
+        few = self._form_for_few(x)
+        if few is None:
+            y = product(x, self.numbers)
+        else:
+            y = few.product(x.reshape(-1, self.in_features)).view(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias
+
+    def _form_for_few(self, x: torch.Tensor) -> CpuForm | None:
+        if x.device.type != "cpu" or x.dtype != torch.bfloat16 or x.numel() > FEW * self.in_features:
+            return None
+        if torch.is_grad_enabled() and x.requires_grad:
+            return None
+        if self._few is None:
+            self._few = cpu_form(self.numbers)
+        return self._few
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> QuantLinear:
+        self._few = None  # another device or format
+        return super()._apply(fn, recurse)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, {self.form}"

@@ -3,8 +3,8 @@
 Rows: GLM-130B (arXiv 2210.02414, section 4), scale = largest absolute value ÷ (2^(b-1) - 1), rounded to nearest.
 Groups keep an outlier's harm inside its group. Activations stay as they are (W8A16, W4A16).
 
-Numbers lie in 32-bit words as compressed-tensors' `pack-quantized` has them: column 0 in the lowest bits, 2^(b-1) added,
-so that transformers and vLLM read the same bytes.
+Numbers lie in 32-bit words as compressed-tensors' `pack-quantized` has them: column 0 in the lowest bits, 2^(b-1)
+added, so that transformers and vLLM read the same bytes.
 
 Shapes: T tokens, O outputs, I inputs, G groups of a row, W words of a row.
 """

@@ -33,6 +33,7 @@ from graftlm.recipes.check import check_recipe
 from graftlm.recipes.findings import print_check
 from graftlm.recipes.launching import refuse_unshared, sharding_of
 from graftlm.recipes.loading import save_recipe
+from graftlm.recipes.quantisation_data import exam_inputs
 from graftlm.recipes.report import write_report
 from graftlm.recipes.schema import Recipe
 from graftlm.recipes.sources import Prompts, read_prompts, source_key
@@ -43,7 +44,7 @@ from graftlm.recipes.stage_settings import (
     RewardStage,
     unsafe_blocks,
 )
-from graftlm.recipes.stages import best_of, infill, policy, preference, pretrain, reward, sft
+from graftlm.recipes.stages import best_of, infill, policy, preference, pretrain, quantize, reward, sft
 from graftlm.recipes.stages.base import model_key, prepare_base, tokenizer_key
 from graftlm.recipes.stages.context import Grown, StageContext, choose_bf16, choose_device, choose_template
 from graftlm.recipes.stages.evaluate import evaluate, print_scores
@@ -64,6 +65,7 @@ RUN_STAGE: dict[str, Callable[[StageContext], Receipt]] = {
     "grpo": policy.run,
     "best_of": best_of.run,
     "convert": converting.run,
+    "quantize": quantize.run,
 }
 
 
@@ -171,6 +173,7 @@ def run_stage(
     words = tokenizer_key(tokenizer, recipe.template)
     inputs = {"model": start.key, "tokenizer": words} | reward_inputs(settings, models)
     inputs |= {block: source_key(recipe.data[block]) for block in settings.blocks}
+    inputs |= exam_inputs(recipe, settings)
     key = world.agreed(stage_key(recipe, settings, inputs, device))
     done = Grown(str(folder / "model"), key)
     if world.agreed(finished_key(folder) == key):
