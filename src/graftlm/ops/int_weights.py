@@ -137,12 +137,12 @@ def pack(numbers_RK: torch.Tensor, bits: Bits) -> torch.Tensor:
     numbers = torch.nn.functional.pad(numbers, (0, -numbers_RK.shape[1] % (32 // bits))).to(torch.uint8)
     if bits == 4:
         numbers = numbers[:, 0::2] | numbers[:, 1::2] << 4
-    return numbers.contiguous().view(torch.int32)
+    return numbers.reshape(-1).view(torch.int32).view(len(numbers), -1)
 
 
 def unpack(words_RW: torch.Tensor, bits: Bits, count: int) -> torch.Tensor:
     """int32 words → the first `count` int8 numbers of each row."""
-    numbers = words_RW.contiguous().view(torch.uint8)
+    numbers = words_RW.reshape(-1).view(torch.uint8).view(len(words_RW), -1)
     if bits == 8:
         return (numbers[:, :count] ^ 128).view(torch.int8)
     numbers = torch.stack((numbers & 15, numbers >> 4), -1).flatten(1)
