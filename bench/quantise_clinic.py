@@ -59,7 +59,7 @@ def main() -> None:
 def cost(run: Path, ways: dict[str, Any]) -> dict[str, Any]:
     """The figures of one way; whether the gate stopped it stands among them."""
     recipe, start = load_recipe(run / "recipe.yaml"), newest_model(str(run))
-    settings = QuantizeStage(blocks=list(recipe.stages["sft"].blocks) + ["clinic-text"], keep_failed=True, **ways)
+    settings = QuantizeStage(blocks=[*recipe.stages["sft"].blocks, "clinic-text"], keep_failed=True, **ways)
     tokenizer = load_tokenizer(start)
     template = choose_template(recipe.template, tokenizer)
     blocks = {name: recipe.data[name] for name in settings.blocks}

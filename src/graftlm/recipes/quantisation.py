@@ -66,7 +66,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Measured:
-    """A saved model's scores, its size in bytes, and its speed for one prompt at a time."""
+    """A saved model's scores, the bytes of its weights, and its speed for one prompt at a time."""
 
     exam: TaskResult | None
     text: TaskResult
@@ -132,7 +132,7 @@ def _measure(job: Job, where: str, dtype: torch.dtype) -> Measured:
     exam = [job.evidence.exam] if job.evidence.exam else []
     text = Task(name=TEXT, side="domain", kind="bits_per_byte", items=job.evidence.held_out)
     *first, last = run_tasks(subject, [*exam, text])
-    size = sum(file.stat().st_size for file in Path(where).glob("*.safetensors"))
+    size = model.get_memory_footprint()
     return Measured(first[0] if first else None, last, size, _speed(model, job.evidence.held_out_RL[0]))
 
 

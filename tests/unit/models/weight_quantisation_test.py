@@ -102,7 +102,8 @@ def test_scaled_channels_change_nothing_but_the_rounding(tiny_model, family, lef
     with torch.no_grad():
         for one in (model, plain):  # without salient channels there would be nothing to scale
             one.get_input_embeddings().weight[:, :2] *= 30
-    forms = dict.fromkeys((name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)), IntFormat(4, None))
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    forms = dict.fromkeys(linear, IntFormat(4, None))
     before = {name: p.clone() for name, p in model.named_parameters()}
     found = [name for visit in visit_layers(model, ROWS) for name in scale_channels(visit, forms)]
     assert left <= {name.rpartition(".")[2] for name in found}
@@ -188,7 +189,8 @@ def test_what_cannot_be_quantised_says_so(tiny_model):
 
 def test_other_tools_descriptions_are_read():
     weights = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128, "symmetric": True}
-    described = {"ignore": ["lm_head", r"re:.*\.gate$"], "config_groups": {"g": {"targets": ["Linear"], "weights": weights}}}
+    groups = {"g": {"targets": ["Linear"], "weights": weights}}
+    described = {"ignore": ["lm_head", r"re:.*\.gate$"], "config_groups": groups}
     assert format_of("model.layers.0.mlp.up_proj", described) == IntFormat(4, 128)
     assert format_of("lm_head", described) is None
     assert format_of("model.layers.0.mlp.gate", described) is None

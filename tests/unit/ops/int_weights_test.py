@@ -51,7 +51,8 @@ def test_the_layout_by_hand():
     nibbles = [(int(words[0, 0]) >> 4 * place) & 15 for place in range(8)]
     assert nibbles == [1, 13, 8, 9, 7, 15, 0, 10]
     assert glm_bytes(words).tolist() == [[0x95, 0x01, 0xF7, 0x82]]
-    assert pack(torch.tensor([[-128, 127, 0, -1]], dtype=torch.int8), 8).view(torch.uint8).tolist() == [[0, 255, 128, 127]]
+    eight = pack(torch.tensor([[-128, 127, 0, -1]], dtype=torch.int8), 8)
+    assert eight.view(torch.uint8).tolist() == [[0, 255, 128, 127]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
