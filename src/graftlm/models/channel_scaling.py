@@ -22,7 +22,8 @@ def scale_channels(visit: Visit, forms: Mapping[str, IntFormat]) -> list[str]:
     Returns:
         Layers whose input is made by something that cannot be scaled: they are left as they are.
     """
-    before, left = visit.outputs(), []
+    before = visit.outputs()
+    left: list[str] = []
     made = {name: layer for siblings in visit.found for name, layer in siblings.layers.items()}
     for siblings in visit.found:
         first = next(iter(siblings.layers))

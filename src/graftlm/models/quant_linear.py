@@ -111,5 +111,5 @@ def dequantise_layers(model: torch.nn.Module, dtype: torch.dtype) -> None:
     for name, layer in quantised_layers(model).items():
         plain = torch.nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
         plain.weight = torch.nn.Parameter(dequantise(layer.numbers, dtype))
-        plain.bias = layer.bias
+        plain.bias = layer.bias  # type: ignore[assignment]  # or None
         put_in_place(model, name, plain)

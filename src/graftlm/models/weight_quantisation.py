@@ -124,7 +124,9 @@ def _forms_by_layer(
     """Formats within the budget of bits; layers without one stay as they are."""
     assert rounding.mean_bits is not None
     choices: tuple[Bits, ...] = (4, 8)
-    by_bits = {bits: {name: _fitting(layer, rounding, bits) for name, layer in linear.items()} for bits in choices}
+    by_bits: dict[int, dict[str, IntFormat]] = {
+        bits: {name: _fitting(layer, rounding, bits) for name, layer in linear.items()} for bits in choices
+    }
     errors = measured_errors(inner, rows_RL, by_bits)
     sizes = {names: sum(linear[name].weight.numel() for name in names) for names in errors}
     chosen = choose_bits(errors, sizes, rounding.mean_bits)

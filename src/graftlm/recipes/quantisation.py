@@ -91,11 +91,12 @@ def quantise_folder(job: Job, folder: Path) -> Quantised:
     config = load_config(job.start)
     if is_packed(config):
         raise ModelError("its weights are quantised already", where=job.start, fix="use the model it was made from")
-    before = _measure(job, job.start, config.dtype or torch.float32)
+    stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    before = _measure(job, job.start, stored)
     with atomic_folder(folder) as temporary:
         outcome = _make(job, temporary)
         after = _measure(job, str(temporary), job.rest)
-        figures = _figures(before, after, outcome) | _alike(job, str(temporary), config.dtype or torch.float32)
+        figures = _figures(before, after, outcome) | _alike(job, str(temporary), stored)
         faults = _faults(job.settings, before, figures)
         unjudged = [] if job.evidence.exam else ["no exam: KL alone judges"]
         notes = [*outcome.notes, *unjudged, *faults]

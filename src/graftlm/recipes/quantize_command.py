@@ -58,7 +58,7 @@ def _recipe_of(model: str, recipe_file: Path | None) -> Recipe | None:
 def _blocks_of(recipe: Recipe | None, data: Path | None) -> dict[str, Block]:
     """The file, or the blocks that the recipe's language-model training was made of."""
     if data is not None:
-        return {DATA: Block(path=str(data), split="paragraph", held_out=0.1)}
+        return {DATA: Block.model_validate({"path": str(data), "split": "paragraph", "held_out": 0.1})}
     trained = [stage for stage in recipe.stages.values() if stage.stage in ("pretrain", "sft")] if recipe else []
     names = list(dict.fromkeys(name for stage in trained for name in stage.blocks))
     if recipe is None or not names:
