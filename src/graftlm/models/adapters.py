@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from graftlm.core.errors import ModelError
+from graftlm.models.quant_linear import quantised_layers
 from graftlm.models.quantised import is_quantised, merge_quantised, weight_count
 from graftlm.models.trunk import causal_lm
 
@@ -31,6 +32,12 @@ def make_trainable(
     nothing until it is trained (its B matrices are 0). The head of a reward model has no use for a low rank (it
     is one vector) and may be new: a copy of it is trained in full.
     """
+    if quantised_layers(model):
+        raise ModelError(
+            "its weights are quantised and cannot be trained",
+            where=type(causal_lm(model)).__name__,
+            fix="train the model that it was made from, and quantise the result; or method: qlora on that model",
+        )
     if method == "full":
         return model.to(weights).requires_grad_(True)
     classifies = type(model).__name__.endswith("ForSequenceClassification")

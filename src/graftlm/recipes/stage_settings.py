@@ -404,7 +404,8 @@ Stage = Annotated[
     Field(discriminator="stage"),
 ]  # fmt: skip
 STAGE_KINDS = (
-    "pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "ppo", "grpo", "best_of", "infill", "convert", "quantize",
+    "pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "ppo", "grpo", "best_of", "infill", "convert",
+    "quantize",
 )  # fmt: skip
 
 

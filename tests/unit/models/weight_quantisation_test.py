@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from graftlm.core.errors import ModelError
+from graftlm.models.adapters import make_trainable
 from graftlm.models.bit_choice import choose_bits
 from graftlm.models.calibration import output_error, visit_layers
 from graftlm.models.channel_scaling import scale_channels
@@ -178,6 +179,12 @@ def test_a_gradient_passes_through_quantised_layers(tiny_model):
     embedded = model.get_input_embeddings()(ROWS[:1]).detach().requires_grad_()
     model(inputs_embeds=embedded).logits.square().sum().backward()
     assert embedded.grad is not None and embedded.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_quantised_model_is_not_trained(tiny_model, method):
+    with pytest.raises(ModelError, match=r"cannot be trained(?s:.*)qlora"):
+        make_trainable(rounded(tiny_model(), Rounding("absmax", 8, None)), method)
 
 
 def test_what_cannot_be_quantised_says_so(tiny_model):
