@@ -58,7 +58,7 @@ def random_model(family: Family, seed: int = 0, size: float = 5.0) -> PreTrained
             parameter.copy_(start + 0.25 * torch.randn_like(parameter))
         decoder = model.transformer if hasattr(model, "transformer") else model.model
         last = decoder.ln_f if hasattr(decoder, "ln_f") else decoder.norm
-        logits = model(input_ids=torch.arange(V)[None]).logits
+        logits = model(input_ids=torch.arange(32)[None]).logits
         offset = 1 if "Gemma" in type(last).__name__ else 0
         factor = size / logits.abs().max()
         last.weight.copy_((last.weight + offset) * factor - offset)
