@@ -147,6 +147,17 @@ def generate(
 
 
 @app.command()
+def explain(
+    words: Annotated[list[str], typer.Argument(metavar="[MODEL] TEXT", help="without a model: `rootstock`")],
+    every_block: Annotated[bool, typer.Option("--every-block", help="not only the first and the last")] = False,
+) -> None:
+    """Show how a model finds its next token: every step with its shapes and numbers."""
+    from graftlm.recipes.explaining import explain as tell
+
+    tell(words, every_block=every_block)
+
+
+@app.command()
 def deepspeed(file: Annotated[Path, typer.Argument(help="DeepSpeed's JSON file")]) -> None:
     """Say what each key of a DeepSpeed configuration becomes in a recipe; use it with `parallel: {deepspeed: FILE}`."""
     from graftlm.recipes.compat.deepspeed import show_deepspeed
