@@ -215,6 +215,9 @@ class SftStage(TrainingStage):
     """Instruction tuning: every assistant turn, its stop token included."""
 
     stage: Literal["sft"] = "sft"
+    loss: Literal["token", "example"] = Field(
+        "token", description="what counts once: a target token, or an example (short answers are not drowned)"
+    )
 
 
 class RewardStage(TrainingStage):
