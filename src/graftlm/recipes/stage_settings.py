@@ -356,12 +356,22 @@ class BestOfStage(TrainingStage, ComparedStage):
     )
 
 
+class PruneVocabularyStage(BaseStage):
+    """Keep the pieces of the vocabulary that the blocks' texts need; no gradients."""
+
+    stage: Literal["prune_vocabulary"] = "prune_vocabulary"
+    blocks: dict[str, float] | list[str] = Field(min_length=1, description="blocks whose texts say what is needed")
+    at_least: int = Field(1, gt=0, description="keep pieces that stand in the texts so often")
+
+
 Stage = Annotated[
     PretrainStage | SftStage | RewardStage | DpoStage | KtoStage | OrpoStage | SimpoStage | PpoStage | GrpoStage
-    | BestOfStage | InfillStage,
+    | BestOfStage | InfillStage | PruneVocabularyStage,
     Field(discriminator="stage"),
 ]  # fmt: skip
-STAGE_KINDS = ("pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "ppo", "grpo", "best_of", "infill")
+STAGE_KINDS = (
+    "pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "ppo", "grpo", "best_of", "infill", "prune_vocabulary",
+)  # fmt: skip
 
 
 def reward_models(stage: BaseStage) -> list[str]:
