@@ -157,7 +157,7 @@ def explain(
     tell(words, every_block=every_block)
 
 
-@app.command()
+@app.command("prune-vocabulary")
 def prune_vocabulary(
     model: Model,
     out: Annotated[Path, typer.Argument(help="folder for the smaller model")],

@@ -54,7 +54,7 @@ def sentencepiece_bpe() -> PreTrainedTokenizerFast:
     trained = trainers.BpeTrainer(vocab_size=900, show_progress=False)
     rust.train_from_iterator([word for text in TEXTS for word in text.split()], trained)
     pieces = sorted(json.loads(rust.to_str())["model"]["vocab"].items(), key=lambda item: item[1])
-    names = [*SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256)), *(piece for piece, _ in pieces)]
+    names = [*(f"<0x{byte:02X}>" for byte in range(256)), *(piece for piece, _ in pieces), *SPECIALS]  # marks move
     vocab = {name: token for token, name in enumerate(dict.fromkeys(names))}
     merges = [
         (whole[:cut], whole[cut:])
@@ -67,7 +67,8 @@ def sentencepiece_bpe() -> PreTrainedTokenizerFast:
     made.normalizer = rust.normalizer
     made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     made.add_special_tokens(SPECIALS)
-    made.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    ends = [(mark, vocab[mark]) for mark in ("<s>", "</s>")]
+    made.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
     return wrapped(made, chat_template="{{ bos_token }}{% for m in messages %}user says {{ m.content }}{% endfor %}")
 
 
