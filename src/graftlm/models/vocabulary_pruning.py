@@ -33,16 +33,14 @@ from graftlm.models.trunk import causal_lm, prepare_trunk
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a model: pieces of the vocabulary, rows of the embedding, parameters."""
+    """Of a model: pieces of its vocabulary, parameters."""
 
     vocabulary: int
-    rows: int
     parameters: int
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: Tokenizer) -> Sizes:
-        rows = model.get_input_embeddings().weight.shape[0]
-        return cls(len(tokenizer), rows, sum(p.numel() for p in model.parameters()))
+        return cls(len(tokenizer), sum(p.numel() for p in model.parameters()))
 
 
 def count_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[int]:
@@ -98,31 +96,41 @@ def prune_model(model: PreTrainedModel, kept: list[int]) -> None:
     names get their new numbers.
 
     Raises:
-        ModelError: an architecture with more tables of the vocabulary than these two.
+        ModelError: an architecture with more tables of the vocabulary than these two, or a token without a row.
     """
     inner = causal_lm(model)
-    embedding, head = inner.get_input_embeddings(), inner.get_output_embeddings()
-    rows = embedding.weight.shape[0]
-    tables = [part for part in inner.modules() if isinstance(part, torch.nn.Embedding) and part.num_embeddings == rows]
-    if kept[-1] >= rows or len(tables) > 1:
-        reason = f"token {kept[-1]} has no row in it" if kept[-1] >= rows else "it has several tables of its tokens"
-        raise ModelError(f"its vocabulary cannot be pruned: {reason}", where=type(inner).__name__, fix="leave it whole")
-    tied = head.weight is embedding.weight
+    embedding, head = _tables(inner, kept[-1])
     kept_N = torch.tensor(kept, device=embedding.weight.device)
-    embedding.weight = torch.nn.Parameter(embedding.weight.data[kept_N], embedding.weight.requires_grad)
-    head.weight = embedding.weight if tied else torch.nn.Parameter(head.weight.data[kept_N], head.weight.requires_grad)
-    if getattr(head, "bias", None) is not None:
-        head.bias = torch.nn.Parameter(head.bias.data[kept_N], head.bias.requires_grad)
+    tied = head.weight is embedding.weight
+    embedding.weight = _rows(embedding.weight, kept_N)
+    head.weight = embedding.weight if tied else _rows(head.weight, kept_N)
+    if head.bias is not None:
+        head.bias = _rows(head.bias, kept_N)
     embedding.num_embeddings = head.out_features = len(kept)
     new = {token: place for place, token in enumerate(kept)}
-    if getattr(embedding, "padding_idx", None) is not None:
+    if embedding.padding_idx is not None:
         embedding.padding_idx = new.get(embedding.padding_idx)
     for config in _configs(inner):
         _rename_tokens(config, new)
     inner.config.get_text_config().vocab_size = len(kept)
-    if hasattr(inner, "vocab_size"):
-        inner.vocab_size = len(kept)
     prepare_trunk(model)
+
+
+def _tables(model: PreTrainedModel, last: int) -> tuple[torch.nn.Embedding, torch.nn.Linear]:
+    """Embedding and head, the only tables of the vocabulary."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    reason = "its embedding or its head is not a plain table"
+    if isinstance(embedding, torch.nn.Embedding) and isinstance(head, torch.nn.Linear):
+        rows = embedding.num_embeddings
+        tables = [p for p in model.modules() if isinstance(p, torch.nn.Embedding) and p.num_embeddings == rows]
+        if last < rows and len(tables) == 1:
+            return embedding, head
+        reason = f"token {last} has no row in it" if last >= rows else "it has several tables of its tokens"
+    raise ModelError(f"its vocabulary cannot be pruned: {reason}", where=type(model).__name__, fix="leave it whole")
+
+
+def _rows(weight: torch.Tensor, kept_N: torch.Tensor) -> torch.nn.Parameter:
+    return torch.nn.Parameter(weight.data[kept_N], weight.requires_grad)
 
 
 def _rules(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -194,7 +202,7 @@ def _template_text(tokenizer: Tokenizer) -> list[str]:
 
 def _configs(model: PreTrainedModel) -> list[PretrainedConfig]:
     inner = causal_lm(model)
-    found = [inner.config, inner.config.get_text_config(), inner.generation_config]
+    found: list[Any] = [inner.config, inner.config.get_text_config(), inner.generation_config]
     return list({id(config): config for config in found if config is not None}.values())
 
 

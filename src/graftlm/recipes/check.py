@@ -35,7 +35,6 @@ from graftlm.recipes.stage_settings import (
     PreferenceStage,
     RewardSettings,
     RewardStage,
-    Stage,
     TrainingStage,
 )
 from graftlm.recipes.stages.base import prepare_base, tokenizer_key
@@ -101,7 +100,7 @@ class Seen:
 
 
 def _tokenise_blocks(
-    found: CheckResult, name: str, stage: Stage, recipe: Recipe, base: str, tokenizer: Tokenizer, seen: Seen
+    found: CheckResult, name: str, stage: GradientStage, recipe: Recipe, base: str, tokenizer: Tokenizer, seen: Seen
 ) -> dict[str, TokenisedBlock]:
     """The stage's blocks, checked when they are met for the first time; none when one of them cannot be used."""
     form = form_of(stage, base)
@@ -186,7 +185,7 @@ def _check_rewards(found: CheckResult, name: str, stage: GradientStage, recipe: 
 
 
 def _check_stage(
-    found: CheckResult, name: str, stage: Stage, recipe: Recipe, base: str, blocks: dict[str, TokenisedBlock]
+    found: CheckResult, name: str, stage: GradientStage, recipe: Recipe, base: str, blocks: dict[str, TokenisedBlock]
 ) -> None:
     assert isinstance(stage, TrainingStage)
     if any(block.train.samples == 0 for block in blocks.values()):

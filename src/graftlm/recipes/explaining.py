@@ -75,7 +75,7 @@ def explain(words: Sequence[str], *, every_block: bool = False) -> None:
         raise GraftError(
             f"{len(tokens)} tokens do not fit the model's {limit} positions", where="graft explain", fix="shorten it"
         )
-    _tell(model, tokens, lambda token: _visible(tokenizer.decode([token])), dissect(model, tokens), every_block)
+    _tell(model, tokens, lambda token: _visible(str(tokenizer.decode([token]))), dissect(model, tokens), every_block)
 
 
 def _tell(model: PreTrainedModel, tokens: list[int], read: Read, found: Anatomy, every_block: bool) -> None:
