@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from graftlm.inference.decoding import Decoding
 from graftlm.inference.generation import generate
+from graftlm.models.anatomy import Step, dissect
 from graftlm.models.trunk import hidden_states, output_head, prepare_trunk
 from tests.parity.families import CONTEXT, FAMILIES, V, bloom, gpt2, random_model, state_of
 from tests.parity.reference import Decoder
@@ -140,3 +141,11 @@ def test_bloom_goes_beyond_any_length(parity: Any) -> None:
     with torch.no_grad():
         found = model_of("BLOOM, 6 heads")(input_ids=torch.tensor([tokens])).logits[0]
     parity("BLOOM, 6 heads", f"numpy, {len(tokens)} tokens", difference([found], [wanted]), float(np.abs(wanted).max()))
+
+
+@every_family
+def test_what_is_explained_is_what_is_computed(name: str, parity: Any) -> None:
+    found = dissect(model_of(name), DOCUMENTS[0])
+    parity(name, "numpy, dissected by graft", difference([found.logits_TV], expected(name)[:1]), size(name))
+    steps = [step for block in found.blocks for step in block.steps if isinstance(step, Step)]
+    assert {len(step.values_TN) for step in steps} == {len(DOCUMENTS[0])}, "a row a token"

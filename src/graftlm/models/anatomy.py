@@ -158,15 +158,19 @@ def _note(name: str, layer: torch.nn.Module, blocks: list[Block]) -> Any:
             found = part.__dict__.pop("graft_anatomy", None)
             if found is not None:
                 blocks[-1].steps.append(found)
-        blocks[-1].steps.append(Step(name, _rows(made)))
+        blocks[-1].steps.append(Step(name, _rows(made, len(blocks[-1].before_TD))))
 
     return hook
 
 
-def _rows(made: Any) -> torch.Tensor:
-    """[T, N] of a module's output: the first of a tuple, without its batch, heads side by side."""
+def _rows(made: Any, T: int | None = None) -> torch.Tensor:
+    """[T, N] of a module's output: the first of a tuple, without its batch, heads (which may come first) side by side."""
     values = made[0] if isinstance(made, tuple) else made
-    return values[0].reshape(values.shape[1], -1) if values.ndim > 2 else values
+    if values.ndim == 2:
+        return values
+    if T is not None and values.shape[1] != T:
+        values = values.transpose(1, 2)
+    return values[0].reshape(values.shape[1], -1)
 
 
 def _last_norm(decoder: torch.nn.Module) -> torch.nn.Module:

@@ -39,6 +39,7 @@ WORDS = {  # what modules are for, by how their names end, most particular first
     "o_proj": ("out", "what the heads found, in one vector that is added to the token's"),
     "attn.c_proj": ("out", "what the heads found, in one vector that is added to the token's"),
     "self_attention.dense": ("out", "what the heads found, in one vector that is added to the token's"),
+    "mlp.gate": ("router", "which experts each token goes to"),
     "gate_proj": ("MLP, gate", "the patterns that each token is searched for"),
     "up_proj": ("MLP, up", "what each pattern is worth; gate, bent, times up goes on"),
     "gate_up_proj": ("MLP, wide", "the patterns that each token is searched for"),

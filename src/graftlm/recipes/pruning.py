@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -90,14 +91,16 @@ def prune(where: str, texts: Sequence[str], at_least: int, out: Path, *, dtype: 
     smaller = prune_tokenizer(tokenizer, kept)
     new = {token: place for place, token in enumerate(kept)}
     some = _whole_texts(tokenizer, texts, new)
+    if not some:
+        raise DataError("no word of the texts is left whole", where="at_least", fix="lower it, or give more texts")
     for text, tokens in some:
         if smaller.encode(text, add_special_tokens=False) != [new[token] for token in tokens]:
             raise ModelError("the smaller tokenizer cuts a text another way", where=repr(text[:80]), fix="report this")
     tokens = [token for _, tokens in some for token in tokens][:COMPARED]
     logits_TN = _logits(model, tokens)[:, kept]
     prune_model(model, kept)
-    difference = float((_logits(model, [new[token] for token in tokens]) - logits_TN).abs().max()) if tokens else 0.0
-    if difference > 1e-3 * float(logits_TN.abs().max() if tokens else 1):
+    difference = float((_logits(model, [new[token] for token in tokens]) - logits_TN).abs().max())
+    if difference > 1e-3 * float(logits_TN.abs().max()):
         raise ModelError(f"its logits changed by {difference:.2g}", where=where, fix="leave the vocabulary whole")
     with atomic_folder(out) as folder:
         save_model(model, smaller, folder)
@@ -106,16 +109,16 @@ def prune(where: str, texts: Sequence[str], at_least: int, out: Path, *, dtype: 
 
 
 def _whole_texts(tokenizer: Any, texts: Sequence[str], new: dict[int, int]) -> list[tuple[str, list[int]]]:
-    """Texts of kept pieces only, with their tokens: the first hundred."""
-    cut = ((text, tokenizer.encode(text, add_special_tokens=False, verbose=False)) for text in texts[:1000])
-    return [(text, tokens) for text, tokens in cut if tokens and new.keys() >= set(tokens)][:100]
+    """Texts of kept pieces only, with their tokens: the first hundred; words, where no text is whole."""
+    some = texts[:1000]
+    parts = chain(some, (word for text in some for word in text.split()))
+    cut = ((part, tokenizer.encode(part, add_special_tokens=False, verbose=False)) for part in parts)
+    return list(islice(((text, tokens) for text, tokens in cut if tokens and new.keys() >= set(tokens)), 100))
 
 
 @torch.no_grad()
 def _logits(model: torch.nn.Module, tokens: list[int]) -> torch.Tensor:
     """[T, V]"""
-    if not tokens:
-        return torch.empty(0, 0)
     boundaries = torch.tensor([0, len(tokens)], dtype=torch.int32)
     return output_head(model).logits(hidden_states(model, torch.tensor(tokens), boundaries))
 

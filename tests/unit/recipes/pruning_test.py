@@ -63,6 +63,8 @@ def test_no_text_is_an_error_and_a_failed_proof_saves_nothing(
     with pytest.raises(GraftError, match="no text"):
         prune_vocabulary("rootstock", tmp_path / "out", [tmp_path / "empty.jsonl"], 1)
     (tmp_path / "a.txt").write_text("the dog\n", encoding="utf-8")
+    with pytest.raises(GraftError, match="left whole"):
+        prune_vocabulary("rootstock", tmp_path / "out", [tmp_path / "a.txt"], 2)
     monkeypatch.setattr(pruning, "prune_tokenizer", lambda tokenizer, kept: tokenizer)
     with pytest.raises(ModelError, match="another way"):
         prune_vocabulary("rootstock", tmp_path / "out", [tmp_path / "a.txt"], 1)
