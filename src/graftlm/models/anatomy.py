@@ -164,7 +164,7 @@ def _note(name: str, layer: torch.nn.Module, blocks: list[Block]) -> Any:
 
 
 def _rows(made: Any, T: int | None = None) -> torch.Tensor:
-    """[T, N] of a module's output: the first of a tuple, without its batch; heads side by side, also where first."""
+    """[T, N] of a module's output: the first of a tuple, without its batch, heads side by side."""
     values = made[0] if isinstance(made, tuple) else made
     if values.ndim == 2:
         return values
