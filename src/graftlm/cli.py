@@ -160,6 +160,30 @@ def convert(
 
 
 @app.command()
+def explain(
+    words: Annotated[list[str], typer.Argument(metavar="[MODEL] TEXT", help="without a model: `rootstock`")],
+    every_block: Annotated[bool, typer.Option("--every-block", help="not only the first and the last")] = False,
+) -> None:
+    """Show how a model finds its next token: every step with its shapes and numbers."""
+    from graftlm.recipes.explaining import explain as tell
+
+    tell(words, every_block=every_block)
+
+
+@app.command("prune-vocabulary")
+def prune_vocabulary(
+    model: Model,
+    out: Annotated[Path, typer.Argument(help="folder for the smaller model")],
+    keep: Annotated[list[Path], typer.Option(help="file or folder of texts whose tokens are kept; may be repeated")],
+    at_least: Annotated[int, typer.Option(min=1, help="keep tokens that stand in the texts so often")] = 1,
+) -> None:
+    """Leave out the tokens that your texts do not need: a smaller embedding, the same answers."""
+    from graftlm.recipes.pruning import prune_vocabulary as prune
+
+    prune(model, out, keep, at_least)
+
+
+@app.command()
 def deepspeed(file: Annotated[Path, typer.Argument(help="DeepSpeed's JSON file")]) -> None:
     """Say what each key of a DeepSpeed configuration becomes in a recipe; use it with `parallel: {deepspeed: FILE}`."""
     from graftlm.recipes.compat.deepspeed import show_deepspeed

@@ -28,6 +28,7 @@ from graftlm.recipes.schema import Block, NewBase, ParallelSettings, Recipe, Tas
 from graftlm.recipes.stage_settings import (
     STAGE_KINDS,
     ComparedStage,
+    GradientStage,
     LoraSettings,
     PolicyStage,
     PreferenceStage,
@@ -104,6 +105,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "parallel": keys_of(ParallelSettings),
     "data": keys_of(Block),
     "stages": keys_of(PretrainStage),
+    "sft": own_keys(settings.SftStage, TrainingStage),
+    "prune_vocabulary": own_keys(settings.PruneVocabularyStage, GradientStage),
     "lora": keys_of(LoraSettings),
     "The infill stage": own_keys(settings.InfillStage, TrainingStage),
     "embedding_gradient": keys_of(settings.ShrinkSettings),

@@ -35,7 +35,6 @@ from graftlm.recipes.stage_settings import (
     PreferenceStage,
     RewardSettings,
     RewardStage,
-    Stage,
     TrainingStage,
 )
 from graftlm.recipes.stages.base import prepare_base, tokenizer_key
@@ -186,7 +185,7 @@ def _check_rewards(found: CheckResult, name: str, stage: GradientStage, recipe: 
 
 
 def _check_stage(
-    found: CheckResult, name: str, stage: Stage, recipe: Recipe, base: str, blocks: dict[str, TokenisedBlock]
+    found: CheckResult, name: str, stage: GradientStage, recipe: Recipe, base: str, blocks: dict[str, TokenisedBlock]
 ) -> None:
     assert isinstance(stage, TrainingStage)
     if any(block.train.samples == 0 for block in blocks.values()):

@@ -43,7 +43,7 @@ from graftlm.recipes.stage_settings import (
     RewardStage,
     unsafe_blocks,
 )
-from graftlm.recipes.stages import best_of, infill, policy, preference, pretrain, reward, sft
+from graftlm.recipes.stages import best_of, infill, policy, preference, pretrain, prune_vocabulary, reward, sft
 from graftlm.recipes.stages.base import model_key, prepare_base, tokenizer_key
 from graftlm.recipes.stages.context import Grown, StageContext, choose_bf16, choose_device, choose_template
 from graftlm.recipes.stages.evaluate import evaluate, print_scores
@@ -64,6 +64,7 @@ RUN_STAGE: dict[str, Callable[[StageContext], Receipt]] = {
     "grpo": policy.run,
     "best_of": best_of.run,
     "convert": converting.run,
+    "prune_vocabulary": prune_vocabulary.run,
 }
 
 

@@ -215,6 +215,9 @@ class SftStage(TrainingStage):
     """Instruction tuning: every assistant turn, its stop token included."""
 
     stage: Literal["sft"] = "sft"
+    loss: Literal["token", "example"] = Field(
+        "token", description="what counts once: a target token, or an example (short answers are not drowned)"
+    )
 
 
 class RewardStage(TrainingStage):
@@ -365,13 +368,22 @@ class ConvertStage(BaseStage):
         return self.to == "hugging-face"
 
 
+class PruneVocabularyStage(BaseStage):
+    """Keep the pieces of the vocabulary that the blocks' texts need; no gradients."""
+
+    stage: Literal["prune_vocabulary"] = "prune_vocabulary"
+    blocks: dict[str, float] | list[str] = Field(min_length=1, description="blocks whose texts say what is needed")
+    at_least: int = Field(1, gt=0, description="keep pieces that stand in the texts so often")
+
+
 Stage = Annotated[
     PretrainStage | SftStage | RewardStage | DpoStage | KtoStage | OrpoStage | SimpoStage | PpoStage | GrpoStage
-    | BestOfStage | InfillStage | ConvertStage,
+    | BestOfStage | InfillStage | ConvertStage | PruneVocabularyStage,
     Field(discriminator="stage"),
 ]  # fmt: skip
 STAGE_KINDS = (
     "pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "ppo", "grpo", "best_of", "infill", "convert",
+    "prune_vocabulary",
 )  # fmt: skip
 
 
