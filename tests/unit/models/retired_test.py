@@ -34,5 +34,5 @@ def test_others_pass(tmp_path: Path) -> None:
     AutoConfig.for_model("bert").save_pretrained(tmp_path)
     assert load_config(str(tmp_path)).model_type == "bert"
     (tmp_path / "config.json").write_text("{broken")
-    with pytest.raises(GraftError, match="not valid JSON|cannot be loaded"):
+    with pytest.raises(GraftError, match=r"not valid JSON|cannot be loaded"):
         load_config(str(tmp_path))
