@@ -184,6 +184,31 @@ def prune_vocabulary(
 
 
 @app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="folder of an encoder, or of a run that trained one")],
+    rows: Annotated[Path, typer.Argument(help="jsonl, csv …: the columns that it was trained on, without the answer")],
+    output: Annotated[Path | None, typer.Option("--output", help="jsonl to write; the screen by default")] = None,
+) -> None:
+    """Say the class, the entities or the right option of every row, with an encoder."""
+    from graftlm.recipes.predicting import predict_file
+
+    predict_file(model, rows, output)
+
+
+@app.command("retrieve-images")
+def retrieve_images(
+    model: Annotated[str, typer.Argument(help="folder of a model that a stage `image_text` made, or a CLIP")],
+    folder: Annotated[Path, typer.Argument(help="folder of images")],
+    query: Annotated[str, typer.Argument(help="what the image is to show")],
+    top: Annotated[int, typer.Option(min=1, help="how many to print")] = 5,
+) -> None:
+    """Find the images of a folder that a text describes."""
+    from graftlm.recipes.image_retrieval import retrieve_images
+
+    retrieve_images(model, folder, query, top)
+
+
+@app.command()
 def deepspeed(file: Annotated[Path, typer.Argument(help="DeepSpeed's JSON file")]) -> None:
     """Say what each key of a DeepSpeed configuration becomes in a recipe; use it with `parallel: {deepspeed: FILE}`."""
     from graftlm.recipes.compat.deepspeed import show_deepspeed

@@ -122,6 +122,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "grpo": own_keys(settings.GrpoStage, PolicyStage),
     "best_of": own_keys(settings.BestOfStage, TrainingStage, ComparedStage),
     "convert": own_keys(settings.ConvertStage, settings.BaseStage),
+    "The encoder stage": own_keys(settings.EncoderStage, TrainingStage),
+    "The image_text stage": own_keys(settings.ImageTextStage, TrainingStage),
     "Rewards": keys_of(settings.RewardSettings),
     "safety": keys_of(settings.SafetyReward),
     "evaluation": {k: field for k, field in keys_of(TaskSettings).items() if k not in keys_of(Block)},
