@@ -189,6 +189,55 @@ def quantize(
 
 
 @app.command()
+def explain(
+    words: Annotated[list[str], typer.Argument(metavar="[MODEL] TEXT", help="without a model: `rootstock`")],
+    every_block: Annotated[bool, typer.Option("--every-block", help="not only the first and the last")] = False,
+) -> None:
+    """Show how a model finds its next token: every step with its shapes and numbers."""
+    from graftlm.recipes.explaining import explain as tell
+
+    tell(words, every_block=every_block)
+
+
+@app.command("prune-vocabulary")
+def prune_vocabulary(
+    model: Model,
+    out: Annotated[Path, typer.Argument(help="folder for the smaller model")],
+    keep: Annotated[list[Path], typer.Option(help="file or folder of texts whose tokens are kept; may be repeated")],
+    at_least: Annotated[int, typer.Option(min=1, help="keep tokens that stand in the texts so often")] = 1,
+) -> None:
+    """Leave out the tokens that your texts do not need: a smaller embedding, the same answers."""
+    from graftlm.recipes.pruning import prune_vocabulary as prune
+
+    prune(model, out, keep, at_least)
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="folder of an encoder, or of a run that trained one")],
+    rows: Annotated[Path, typer.Argument(help="jsonl, csv …: the columns that it was trained on, without the answer")],
+    output: Annotated[Path | None, typer.Option("--output", help="jsonl to write; the screen by default")] = None,
+) -> None:
+    """Say the class, the entities or the right option of every row, with an encoder."""
+    from graftlm.recipes.predicting import predict_file
+
+    predict_file(model, rows, output)
+
+
+@app.command("retrieve-images")
+def retrieve_images(
+    model: Annotated[str, typer.Argument(help="folder of a model that a stage `image_text` made, or a CLIP")],
+    folder: Annotated[Path, typer.Argument(help="folder of images")],
+    query: Annotated[str, typer.Argument(help="what the image is to show")],
+    top: Annotated[int, typer.Option(min=1, help="how many to print")] = 5,
+) -> None:
+    """Find the images of a folder that a text describes."""
+    from graftlm.recipes.image_retrieval import retrieve_images
+
+    retrieve_images(model, folder, query, top)
+
+
+@app.command()
 def deepspeed(file: Annotated[Path, typer.Argument(help="DeepSpeed's JSON file")]) -> None:
     """Say what each key of a DeepSpeed configuration becomes in a recipe; use it with `parallel: {deepspeed: FILE}`."""
     from graftlm.recipes.compat.deepspeed import show_deepspeed

@@ -15,7 +15,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graftlm.data.samples import Chat, Labelled, Origin, Preference, Prompt, Sample, Text, Unpaired
+from graftlm.data.samples import (
+    Captioned,
+    Chat,
+    Classified,
+    Labelled,
+    Origin,
+    Preference,
+    Prompt,
+    Sample,
+    Tagged,
+    Text,
+    Unpaired,
+)
 
 SHINGLE = 5
 BANDS, ROWS = 20, 5
@@ -279,4 +291,8 @@ def text_of_sample(sample: Sample) -> str:
             parts = [*(turn.content for turn in sample.prompt), sample.completion]
         case Labelled():
             parts = [*(turn.content for turn in sample.prompt), *(sample.choices or sample.answers)]
+        case Classified():
+            parts = [part for part in (sample.text, sample.text_b) if part]
+        case Tagged() | Captioned():
+            parts = [sample.text]
     return "\n".join(parts)

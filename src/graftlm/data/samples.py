@@ -111,4 +111,46 @@ class Labelled:
     language: str = "en"
 
 
-Sample: TypeAlias = Text | Chat | Preference | Unpaired | Prompt | Labelled
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """A text, or a pair of texts, with the name of its class.
+
+    Attributes:
+        text_b: the second text of a pair; empty for a single text.
+        label: the class; empty where it is to be predicted.
+    """
+
+    text: str
+    label: str
+    origin: Origin
+    text_b: str = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entity:
+    """A named stretch of a text: characters `start` to `end` (the end is not part of it)."""
+
+    start: int
+    end: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """A text with its named entities, which do not overlap, in order."""
+
+    text: str
+    entities: tuple[Entity, ...]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Captioned:
+    """An image, by the path of its file, and what it shows."""
+
+    image: str
+    text: str
+    origin: Origin
+
+
+Sample: TypeAlias = Text | Chat | Preference | Unpaired | Prompt | Labelled | Classified | Tagged | Captioned

@@ -18,6 +18,7 @@ from graftlm.models import llama2c, packed_checkpoint
 from graftlm.models.conversion import foreign_layout
 from graftlm.models.quant_linear import quantised_layers
 from graftlm.models.quantised import Bits, keep_differentiable, quantisation
+from graftlm.models.retired import refuse_retired
 from graftlm.models.trunk import causal_lm, prepare_trunk
 
 # graft tells its own story: one bar for a stage, not one for each file that is read or written.
@@ -31,13 +32,15 @@ def locate(base: str) -> str:
     """The folder of a local model or of the packaged rootstock, else the hub name as it is.
 
     Raises:
-        ModelError: the name looks like a path, and nothing is there; or a checkpoint is that must be converted.
+        ModelError: the name looks like a path, and nothing is there; or a checkpoint is that must be converted, or is
+            of an architecture that transformers no longer has.
     """
     if base == ROOTSTOCK:
         return str(resources.files("graftlm.models") / ROOTSTOCK)
     path = Path(base).expanduser()
     if path.exists():
         _refuse_foreign(path)
+        refuse_retired(path)
         return str(path)
     if base.startswith((".", "/", "~")) or base.count("/") != 1:
         raise ModelError(

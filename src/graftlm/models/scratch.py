@@ -86,7 +86,7 @@ def new_model(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFast, 
     sizes = dict(architecture)
     kind = sizes.pop("model_type", None)
     try:
-        _check_names(AutoConfig.for_model(kind), sizes)
+        check_names(AutoConfig.for_model(kind), sizes)
         config = AutoConfig.for_model(
             kind,
             vocab_size=len(tokenizer),
@@ -110,7 +110,7 @@ def new_model(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFast, 
     return model
 
 
-def _check_names(default: PretrainedConfig, sizes: dict[str, Any]) -> None:
+def check_names(default: PretrainedConfig, sizes: dict[str, Any]) -> None:
     """transformers keeps names that it does not know and builds its default size, 7B perhaps: refuse them."""
     known = {*default.to_dict(), *default.attribute_map, "rope_theta", "rope_scaling"}
     for name in sizes:

@@ -22,6 +22,7 @@ from graftlm.models.loading import load_config, load_tokenizer
 from graftlm.recipes.blanks import refuse_mismatch
 from graftlm.recipes.budget import Budget, settle
 from graftlm.recipes.check_blocks import COMPARED, check_block, check_leaks, example, first_samples
+from graftlm.recipes.check_encoder import check_encoder, check_image_text
 from graftlm.recipes.findings import CheckResult, print_check
 from graftlm.recipes.launching import sharding_of
 from graftlm.recipes.loading import load_recipe
@@ -30,12 +31,13 @@ from graftlm.recipes.sources import read_prompts
 from graftlm.recipes.stage_settings import (
     BaseStage,
     BestOfStage,
+    EncoderStage,
     GradientStage,
+    ImageTextStage,
     PolicyStage,
     PreferenceStage,
     RewardSettings,
     RewardStage,
-    Stage,
     TrainingStage,
 )
 from graftlm.recipes.stages.base import prepare_base, tokenizer_key
@@ -61,7 +63,8 @@ def check_file(path: Path, overrides: list[str]) -> bool:
 def check_recipe(recipe: Recipe, base: str) -> CheckResult:
     found = CheckResult()
     tokenizer = load_tokenizer(base)
-    if recipe.template == "own" and not tokenizer.chat_template:
+    talks = any(not isinstance(stage, EncoderStage | ImageTextStage) for stage in recipe.stages.values())
+    if recipe.template == "own" and not tokenizer.chat_template and talks:
         found.warn(
             "template",
             f"the tokenizer has no chat template of its own: {FALLBACK_TEMPLATE}'s is used",
@@ -74,6 +77,12 @@ def check_recipe(recipe: Recipe, base: str) -> CheckResult:
             continue
         if isinstance(stage, PolicyStage | BestOfStage):
             _check_prompts(found, name, stage, recipe, base, seen)
+            continue
+        if isinstance(stage, EncoderStage):
+            check_encoder(found, name, stage, recipe, base, seen.texts)
+            continue
+        if isinstance(stage, ImageTextStage):
+            check_image_text(found, name, stage, recipe, base, seen.texts)
             continue
         other = stage.model if isinstance(stage, RewardStage) else None
         own = load_tokenizer(other) if other else tokenizer
@@ -186,7 +195,7 @@ def _check_rewards(found: CheckResult, name: str, stage: GradientStage, recipe: 
 
 
 def _check_stage(
-    found: CheckResult, name: str, stage: Stage, recipe: Recipe, base: str, blocks: dict[str, TokenisedBlock]
+    found: CheckResult, name: str, stage: GradientStage, recipe: Recipe, base: str, blocks: dict[str, TokenisedBlock]
 ) -> None:
     assert isinstance(stage, TrainingStage)
     if any(block.train.samples == 0 for block in blocks.values()):

@@ -40,11 +40,25 @@ from graftlm.recipes.sources import Prompts, read_prompts, source_key
 from graftlm.recipes.stage_settings import (
     BaseStage,
     ComparedStage,
+    EncoderStage,
     GradientStage,
+    ImageTextStage,
     RewardStage,
     unsafe_blocks,
 )
-from graftlm.recipes.stages import best_of, infill, policy, preference, pretrain, quantize, reward, sft
+from graftlm.recipes.stages import (
+    best_of,
+    encoder,
+    image_text,
+    infill,
+    policy,
+    preference,
+    pretrain,
+    prune_vocabulary,
+    quantize,
+    reward,
+    sft,
+)
 from graftlm.recipes.stages.base import model_key, prepare_base, tokenizer_key
 from graftlm.recipes.stages.context import Grown, StageContext, choose_bf16, choose_device, choose_template
 from graftlm.recipes.stages.evaluate import evaluate, print_scores
@@ -66,6 +80,9 @@ RUN_STAGE: dict[str, Callable[[StageContext], Receipt]] = {
     "best_of": best_of.run,
     "convert": converting.run,
     "quantize": quantize.run,
+    "prune_vocabulary": prune_vocabulary.run,
+    "encoder": encoder.run,
+    "image_text": image_text.run,
 }
 
 
@@ -167,11 +184,13 @@ def run_stage(
     """
     settings = recipe.stages[name]
     start = models[recipe.start_of(name)]
-    if isinstance(settings, RewardStage) and settings.model:
+    if isinstance(settings, RewardStage | EncoderStage | ImageTextStage) and settings.model:
         start = Grown(settings.model, model_key(settings.model))
     tokenizer = load_tokenizer(start.where)  # a stage may have changed it
     words = tokenizer_key(tokenizer, recipe.template)
     inputs = {"model": start.key, "tokenizer": words} | reward_inputs(settings, models)
+    if isinstance(settings, ImageTextStage) and settings.vision:
+        inputs["vision"] = model_key(settings.vision)
     inputs |= {block: source_key(recipe.data[block]) for block in settings.blocks}
     inputs |= exam_inputs(recipe, settings)
     key = world.agreed(stage_key(recipe, settings, inputs, device))

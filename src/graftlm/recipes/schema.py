@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from graftlm.data.mixing import Order
-from graftlm.recipes.stage_settings import BaseStage, Part, RewardStage, Stage, reward_models
+from graftlm.recipes.stage_settings import BaseStage, Part, RewardStage, Stage, both_encoders, reward_models
 
 Side = Literal["domain", "general"]
 
@@ -24,7 +24,9 @@ class Source(Part):
     start: int = Field(0, ge=0, description="first sample of a world's stream")
     world_seed: int = Field(0, description="seed of the world itself")
     size: dict[str, int] = Field(default_factory=dict, description="sizes of the world, as diseases: 16")
-    kind: Literal["auto", "text", "chat", "preference", "unpaired", "prompt", "labelled"] = "auto"
+    kind: Literal[
+        "auto", "text", "chat", "preference", "unpaired", "prompt", "labelled", "classified", "tagged", "captioned"
+    ] = "auto"
     schema_name: str | None = Field(None, alias="schema", description="record layout, when detection is wrong")
     columns: dict[str, str] = Field(default_factory=dict, description="our field name: the file's column name")
     split: Literal["file", "paragraph", "line"] = Field("file", description="what is one document of a txt or md file")
@@ -121,8 +123,10 @@ class Recipe(Part):
             start = stage.start_from
             if start and start not in [*earlier, "base"]:
                 raise ValueError(f"stages.{name}.from names `{start}`, which is not an earlier stage")
-            if start in earlier and not earlier[start].makes_language_model:
-                raise ValueError(f"stages.{name}.from names `{start}`, which is a reward model")
+            before = earlier.get(start or "")
+            if before is not None and not before.makes_language_model and not both_encoders(stage, before):
+                what = "a reward model" if isinstance(before, RewardStage) else "no language model"
+                raise ValueError(f"stages.{name}.from names `{start}`, which is {what}")
             for model in reward_models(stage):
                 if model in self.stages and not isinstance(earlier.get(model), RewardStage):
                     raise ValueError(f"stages.{name}.reward names `{model}`, which is not an earlier reward stage")

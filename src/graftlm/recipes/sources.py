@@ -13,7 +13,18 @@ from graftlm.core.hashing import hash_file, hash_folder, hash_value
 from graftlm.data import worlds
 from graftlm.data.readers import Fault
 from graftlm.data.records import load_samples
-from graftlm.data.samples import Chat, Labelled, Preference, Prompt, Sample, Text, Unpaired
+from graftlm.data.samples import (
+    Captioned,
+    Chat,
+    Classified,
+    Labelled,
+    Preference,
+    Prompt,
+    Sample,
+    Tagged,
+    Text,
+    Unpaired,
+)
 from graftlm.recipes.schema import Block, Source
 
 HELD_OUT_LIMIT = 200
@@ -24,6 +35,9 @@ KINDS: dict[type, str] = {
     Labelled: "labelled",
     Unpaired: "unpaired",
     Prompt: "prompt",
+    Classified: "classified",
+    Tagged: "tagged",
+    Captioned: "captioned",
 }
 
 @dataclass(frozen=True)

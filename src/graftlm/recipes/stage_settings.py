@@ -215,6 +215,9 @@ class SftStage(TrainingStage):
     """Instruction tuning: every assistant turn, its stop token included."""
 
     stage: Literal["sft"] = "sft"
+    loss: Literal["token", "example"] = Field(
+        "token", description="what counts once: a target token, or an example (short answers are not drowned)"
+    )
 
 
 class RewardStage(TrainingStage):
@@ -233,6 +236,54 @@ class RewardStage(TrainingStage):
     def _not_quantised(self) -> RewardStage:
         if self.method == "qlora":
             raise ValueError("a reward model is not trained on quantised weights: use method: lora")
+        return self
+
+    @property
+    def makes_language_model(self) -> bool:
+        return False
+
+
+class EncoderStage(TrainingStage):
+    """An encoder (BERT and its kin) trained for one task of understanding."""
+
+    stage: Literal["encoder"] = "encoder"
+    task: Literal["classify", "match", "tag", "choice", "mlm"] = Field(
+        description="class of a text, of a pair of texts, named entities, one of several options, masked words"
+    )
+    model: str | None = Field(None, description="start from this encoder instead of the recipe's base")
+    answer_words: tuple[str, str] | None = Field(
+        None, description="choice: what a right and a wrong option's mask is filled with; 是/非 or yes/no by default"
+    )
+    mask_share: float = Field(0.15, gt=0, lt=1, description="mlm: share of the words that are masked")
+    max_tokens: int | None = Field(512, gt=1, description="longest document; the encoder's positions at most")
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _in_full(self) -> EncoderStage:
+        if self.method != "full":
+            raise ValueError("an encoder is small and is trained in full: use method: full")
+        return self
+
+    @property
+    def makes_language_model(self) -> bool:
+        return False
+
+
+class ImageTextStage(TrainingStage):
+    """A text tower trained to a frozen vision tower: images and texts find each other."""
+
+    stage: Literal["image_text"] = "image_text"
+    model: str | None = Field(None, description="text encoder, or finished pair, instead of the recipe's base")
+    vision: str | None = Field(None, description="vision tower: a CLIP or a ViT; none where a finished pair goes on")
+    projection: int = Field(512, gt=0, description="size of the common space; a CLIP brings its own")
+    learning_rate: float | None = Field(1e-4, gt=0)
+    max_tokens: int | None = Field(64, gt=1, description="longest caption")
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _in_full(self) -> ImageTextStage:
+        if self.method != "full":
+            raise ValueError("the text tower is trained in full: use method: full")
         return self
 
     @property
@@ -398,14 +449,23 @@ class QuantizeStage(BaseStage):
         return (self.group or None) if self.group is not None else {4: 64, 8: None}[self.bits]
 
 
+class PruneVocabularyStage(BaseStage):
+    """Keep the pieces of the vocabulary that the blocks' texts need; no gradients."""
+
+    stage: Literal["prune_vocabulary"] = "prune_vocabulary"
+    blocks: dict[str, float] | list[str] = Field(min_length=1, description="blocks whose texts say what is needed")
+    at_least: int = Field(1, gt=0, description="keep pieces that stand in the texts so often")
+
+
 Stage = Annotated[
     PretrainStage | SftStage | RewardStage | DpoStage | KtoStage | OrpoStage | SimpoStage | PpoStage | GrpoStage
-    | BestOfStage | InfillStage | ConvertStage | QuantizeStage,
+    | BestOfStage | InfillStage | ConvertStage | PruneVocabularyStage | QuantizeStage
+    | EncoderStage | ImageTextStage,
     Field(discriminator="stage"),
 ]  # fmt: skip
 STAGE_KINDS = (
     "pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "ppo", "grpo", "best_of", "infill", "convert",
-    "quantize",
+    "prune_vocabulary", "encoder", "image_text", "quantize",
 )  # fmt: skip
 
 
@@ -420,3 +480,10 @@ def unsafe_blocks(stage: BaseStage) -> set[str]:
     """Blocks whose prompts a stage's safety reward judges alone."""
     rewards: list[RewardSettings] = getattr(stage, "reward", None) or []
     return {block for one in rewards if one.safety for block in one.safety.blocks}
+
+
+def both_encoders(stage: BaseStage, start: BaseStage) -> bool:
+    """Whether an encoder, or a pair of towers, goes on from an encoder's stage, or a pair from a pair's."""
+    if isinstance(stage, ImageTextStage):
+        return isinstance(start, EncoderStage if stage.vision else ImageTextStage)
+    return isinstance(stage, EncoderStage) and isinstance(start, EncoderStage)

@@ -19,7 +19,7 @@ from graftlm.core.errors import GraftError
 from graftlm.core.files import atomic_file, read_json
 from graftlm.data import worlds
 from graftlm.data.readers import Fault, read_rows
-from graftlm.data.samples import Labelled, Preference, Text, Turn
+from graftlm.data.samples import Classified, Labelled, Preference, Tagged, Text, Turn
 from graftlm.evaluation.language_model import LanguageModel, language_model
 from graftlm.inference.blanks import blank_config, fill_blanks, open_answer
 from graftlm.inference.decoding import PRESETS, Decoding
@@ -28,6 +28,9 @@ from graftlm.inference.request import Completion, FinishReason
 from graftlm.models.families.glm130b_config import MARKS
 from graftlm.models.loading import load_model, load_tokenizer
 from graftlm.recipes.stages.context import choose_template
+
+SPEECHLESS = ("reward", "encoder", "image_text")
+"""Stages whose models write nothing."""
 
 BLANKS = tuple(MARKS[name] for name in ("mask_token_id", "smask_token_id", "gmask_token_id"))
 
@@ -86,7 +89,7 @@ def newest_model(place: str) -> str:
     stages = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["stages"]
     folders = (folder / f"{number:02d}-{name}" for number, name in enumerate(stages, 1))
     finished = takewhile(lambda stage: (stage / "receipt.json").is_file(), folders)
-    speaking = [stage for stage in finished if read_json(stage / "receipt.json").get("kind") != "reward"]
+    speaking = [stage for stage in finished if read_json(stage / "receipt.json").get("kind") not in SPEECHLESS]
     if not speaking:
         raise GraftError(
             "no language model of this run is finished", where=place, fix="let `graft run` finish at least one stage"
@@ -210,6 +213,10 @@ def show_world(name: str, part: str | None, count: int) -> None:
 def _shown(sample: Any) -> str:
     if isinstance(sample, Text):
         return sample.text
+    if isinstance(sample, Classified):
+        return f"{sample.text}\nclass: {sample.label}"
+    if isinstance(sample, Tagged):
+        return "\n".join([sample.text, *(f"{one.kind}: {sample.text[one.start : one.end]}" for one in sample.entities)])
     turns = getattr(sample, "turns", None) or sample.prompt
     lines = [f"{turn.role}: {turn.content}" for turn in turns]
     if isinstance(sample, Preference):

@@ -36,7 +36,9 @@ from graftlm.recipes.sources import held_out_places, read_source, source_key
 from graftlm.recipes.stage_settings import (
     BaseStage,
     BestOfStage,
+    EncoderStage,
     GradientStage,
+    ImageTextStage,
     KtoStage,
     PolicyStage,
     PreferenceStage,
@@ -50,6 +52,9 @@ CHUNK = 500
 Form = Literal["language", "pairs", "question_answer_pairs", "thumbs"]
 """What a stage makes of a block: text and answers; pairs of answers (for a language model's trunk, or in the layout of
 an encoder's question and answer); answers with a thumb up or down."""
+
+UNTOKENISED = (PolicyStage, BestOfStage, EncoderStage, ImageTextStage)
+"""Stages that answer prompts, or read their rows themselves."""
 
 ACCEPTED: dict[Form, tuple[str, ...]] = {
     "language": ("text", "chat"),
@@ -246,8 +251,8 @@ def _continued(document: Encoded, longest: int) -> Iterator[Encoded]:
 
 
 def form_of(settings: BaseStage, start: str) -> Form | None:
-    """What the stage makes of its blocks; None for stages that answer prompts, and for those without gradients."""
-    if not isinstance(settings, GradientStage) or isinstance(settings, PolicyStage | BestOfStage):
+    """What the stage makes of its blocks; None for stages that answer prompts, annotate rows, or have no gradients."""
+    if not isinstance(settings, GradientStage) or isinstance(settings, UNTOKENISED):
         return None
     if isinstance(settings, KtoStage):
         return "thumbs"

@@ -11,7 +11,21 @@ import pytest
 from graftlm.core.errors import RecipeError
 from graftlm.data.readers import Row
 from graftlm.data.records import SCHEMAS, RowError, detect, load_samples, to_sample
-from graftlm.data.samples import Chat, Labelled, Origin, Preference, Prompt, Sample, Text, Turn, Unpaired
+from graftlm.data.samples import (
+    Captioned,
+    Chat,
+    Classified,
+    Entity,
+    Labelled,
+    Origin,
+    Preference,
+    Prompt,
+    Sample,
+    Tagged,
+    Text,
+    Turn,
+    Unpaired,
+)
 
 O = Origin("rows.jsonl", 3)
 S, U, A, T = (lambda text, role=role: Turn(role, text) for role in ("system", "user", "assistant", "tool"))
@@ -106,6 +120,11 @@ LAYOUTS: list[tuple[str, dict[str, Any], Sample]] = [
      Labelled(Q, ("x",), O, ("x", "y"))),
     ("multiple_choice", {"question": "q", "options": ["A)1", "B)2"], "correct": "B", "rationale": "r"},
      Labelled(Q, ("2",), O, ("1", "2"))),
+    # rows for encoders: columns of no other layout, or asked for by their kind (tests/unit/data/annotated_test.py)
+    ("classified", {"sentence1": "a", "sentence2": "b", "label": "1"}, Classified("a", "1", O, "b")),
+    ("tagged", {"tokens": ["Anna", "lives"], "ner_tags": ["B-PER", "O"]},
+     Tagged("Anna lives", (Entity(0, 4, "PER"),), O)),
+    ("captioned", {"image": __file__, "caption": "c"}, Captioned(__file__, "c", O)),
 ]  # fmt: skip
 
 

@@ -74,6 +74,18 @@ def multiple_choice(row: Values, origin: Origin) -> Labelled:
     return Labelled(prompt, answers, origin, choices=texts, kind=kind, language=language)
 
 
+def unanswered_choice(row: Values, origin: Origin) -> Labelled:
+    """The same row without its answer, to be chosen."""
+    options = {name: filled_text(value, f"option {name}") for name, value in _options(row).items()}
+    if len(options) < 2:
+        raise RowError("fewer than two options to choose from")
+    column = first(row, _QUESTION)
+    question = filled_text(row.get(column or "question"), "question")
+    passage = optional_text(row.get("passage"), "passage")
+    prompt = (Turn("user", f"{passage}\n{question}" if passage else question),)
+    return Labelled(prompt, (), origin, tuple(_without_letters(options).values()), language=language_of(question))
+
+
 def _without_letters(options: dict[str, str]) -> dict[str, str]:
     marks = {name: _LETTER_MARK.match(text) for name, text in options.items()}
     if all(mark and mark.group(1) == name and mark.end() < len(mark.string) for name, mark in marks.items()):

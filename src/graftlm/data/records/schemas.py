@@ -5,19 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from graftlm.core.errors import RecipeError
 from graftlm.data.readers.rows import Row
+from graftlm.data.records import annotations as marked
 from graftlm.data.records import conversations as plain
 from graftlm.data.records import preferences as pairs
 from graftlm.data.records.choices import is_multiple_choice, multiple_choice
 from graftlm.data.records.conversations import INPUT_JOIN, Values, is_message_list
 from graftlm.data.records.turns import RowError
-from graftlm.data.samples import Chat, Labelled, Origin, Preference, Prompt, Sample, Text, Turn, Unpaired
+from graftlm.data.samples import (
+    Captioned,
+    Chat,
+    Classified,
+    Labelled,
+    Origin,
+    Preference,
+    Prompt,
+    Sample,
+    Tagged,
+    Text,
+    Turn,
+    Unpaired,
+)
 
-Kind = Literal["text", "chat", "preference", "unpaired", "prompt", "labelled"]
-KINDS: tuple[Kind, ...] = ("text", "chat", "preference", "unpaired", "prompt", "labelled")
+Kind = Literal["text", "chat", "preference", "unpaired", "prompt", "labelled", "classified", "tagged", "captioned"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +140,11 @@ _TABLE = (
     Schema("text", lambda row: any(name in row for name in plain.TEXT_COLUMNS),
            {"text": _builder(plain.text_document)}, plain.TEXT_COLUMNS),
     Schema("prompt", _has_question, {"prompt": _builder(plain.bare_prompt)}, _QUESTION),
+    # Rows for encoders, which are asked for by their kind: a text with a label is a text for all others.
+    Schema("tagged", marked.is_tagged, {"tagged": _builder(marked.tagged)}, marked.TAGGED_COLUMNS),
+    Schema("captioned", marked.is_captioned, {"captioned": _builder(marked.captioned)}, marked.CAPTIONED_COLUMNS),
+    Schema("classified", marked.is_classified, {"classified": _builder(marked.classified)},
+           marked.CLASSIFIED_COLUMNS),
 )  # fmt: skip
 SCHEMAS: Mapping[str, Schema] = {schema.name: schema for schema in _TABLE}
 
@@ -215,7 +234,7 @@ def _gives(schema: Schema, kind: Kind) -> bool:
 
 def _convert(sample: Sample, kind: Kind) -> Sample:
     """The kinds that follow from another without inventing anything."""
-    if isinstance(sample, (Prompt, Text)):
+    if isinstance(sample, (Prompt, Text, Classified, Tagged, Captioned)):
         raise RowError(f"a {type(sample).__name__.lower()} holds no answer")  # `_converts` keeps these away
     prompt, answer = _prompt_and_answer(sample)
     if kind == "prompt":

@@ -17,7 +17,7 @@ from typing import TypeAlias
 from graftlm.core.errors import DataError
 from graftlm.data.samples import Origin, Sample
 from graftlm.data.worlds import general
-from graftlm.data.worlds.clinic import advice, consultations, documents, examination, preferences
+from graftlm.data.worlds.clinic import advice, consultations, documents, examination, marked, preferences
 from graftlm.data.worlds.clinic.graph import Graph, build
 from graftlm.data.worlds.phrasing import ABSTENTION, Draw
 
@@ -27,10 +27,12 @@ ABSTENTIONS: tuple[str, ...] = tuple(ABSTENTION.values())
 """What the assistant says when it does not know, in English and in Chinese."""
 
 _SIZES = {"general": dict[str, int](), "clinic": {"diseases": 16, "drugs": 16}}
+_WRITTEN = ("documents", "documents_heldout")
 _ADVICE = ("advice_chats", "advice_pairs", "advice_questions")
+_MARKED = ("triage", "ward_notes")
 _PARTS = {
     "general": general.PARTS,
-    "clinic": ("documents", "documents_heldout", "consultations", "preferences", *_ADVICE, *examination.TESTS),
+    "clinic": (*_WRITTEN, "consultations", "preferences", *_ADVICE, *_MARKED, *examination.TESTS),
 }
 _Make: TypeAlias = Callable[[Random, int, Origin], Sample]
 
@@ -118,6 +120,8 @@ def _clinic(part: str, diseases: int, drugs: int) -> _Part:
         "advice_chats": advice.chat,
         "advice_pairs": advice.preference,
         "advice_questions": advice.asked,
+        "triage": marked.triage,
+        "ward_notes": marked.ward_note,
     }
     stream = streams[part]
     return _Part(lambda rng, index, origin: stream(rng, graph, index, origin))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from graftlm.core.console import say
@@ -13,6 +14,7 @@ from graftlm.core.hashing import hash_file, hash_value
 from graftlm.data.cleaning import text_of_sample
 from graftlm.models.loading import locate, save_model
 from graftlm.models.scratch import marks_of, new_model, train_tokenizer
+from graftlm.models.scratch_encoder import is_encoder_architecture, new_encoder, train_wordpiece
 from graftlm.recipes.schema import NewBase, Recipe
 from graftlm.recipes.sources import read_source, source_key
 
@@ -31,14 +33,30 @@ def prepare_base(recipe: Recipe, folder: Path) -> tuple[str, str]:
     if not target.is_dir():
         say(f"  new model: {recipe.base.architecture}")
         with atomic_folder(target) as temporary:
-            tokenizer = train_tokenizer(
-                _tokenizer_texts(recipe),
-                recipe.base.vocabulary,
-                max_tokens=recipe.base.architecture.get("max_position_embeddings", 2048),
-                marks=list(marks_of(recipe.base.architecture.get("model_type")).values()),
-            )
-            save_model(new_model(recipe.base.architecture, tokenizer, recipe.seed), tokenizer, temporary)
+            if is_encoder_architecture(recipe.base.architecture):
+                save_model(*_new_encoder(recipe, recipe.base), temporary)
+            else:
+                save_model(*_new_language_model(recipe, recipe.base), temporary)
     return str(target), key
+
+
+def _new_encoder(recipe: Recipe, base: NewBase) -> tuple[PreTrainedModel, Tokenizer]:
+    tokenizer = train_wordpiece(_tokenizer_texts(recipe), base.vocabulary, max_tokens=_positions(base))
+    return new_encoder(base.architecture, tokenizer, recipe.seed), tokenizer
+
+
+def _new_language_model(recipe: Recipe, base: NewBase) -> tuple[PreTrainedModel, Tokenizer]:
+    tokenizer = train_tokenizer(
+        _tokenizer_texts(recipe),
+        base.vocabulary,
+        max_tokens=_positions(base),
+        marks=list(marks_of(base.architecture.get("model_type")).values()),
+    )
+    return new_model(base.architecture, tokenizer, recipe.seed), tokenizer
+
+
+def _positions(base: NewBase) -> int:
+    return int(base.architecture.get("max_position_embeddings", 2048))
 
 
 def _tokenizer_texts(recipe: Recipe) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from graftlm.core.errors import RecipeError
 from graftlm.data.encode import document_prefix
 from graftlm.data.templates import ChatTemplate, named_template, tokenizer_template
 from graftlm.recipes.schema import Recipe
@@ -85,12 +86,23 @@ FALLBACK_TEMPLATE = "vicuna"
 
 
 def choose_template(name: str, tokenizer: Tokenizer) -> ChatTemplate:
-    """The tokenizer's own chat template, or a named one with what the tokenizer begins and ends texts with."""
+    """The tokenizer's own chat template, or a named one with what the tokenizer begins and ends texts with (an
+    encoder with its separator; it has no use for a template)."""
     if name == "own" and tokenizer.chat_template:
         return tokenizer_template(tokenizer)
     chosen = FALLBACK_TEMPLATE if name == "own" else name
     bos = "".join(tokenizer.convert_ids_to_tokens(document_prefix(tokenizer)))
-    return named_template(chosen, bos=bos, eos=tokenizer.eos_token or "")
+    return named_template(chosen, bos=bos, eos=tokenizer.eos_token or tokenizer.sep_token or "")
+
+
+def require_one_process(stage: StageContext) -> None:
+    """Raises RecipeError where several processes run a stage that is not made for them."""
+    if stage.world.size > 1:
+        raise RecipeError(
+            f"a stage `{stage.settings.stage}` is trained in one process",
+            where=f"stages.{stage.name}",
+            fix="run it without --gpus: such models are small",
+        )
 
 
 def now() -> str:

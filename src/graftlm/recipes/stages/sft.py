@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from graftlm.core.receipts import Receipt
-from graftlm.objectives.causal_lm import CausalLM
+from graftlm.objectives.causal_lm import CausalLM, PerExample
+from graftlm.recipes.stage_settings import SftStage
 from graftlm.recipes.stages.context import StageContext
 from graftlm.recipes.stages.tuning import train
 
 
 def run(stage: StageContext) -> Receipt:
-    return train(stage, lambda model, plans: CausalLM())
+    settings = stage.settings
+    assert isinstance(settings, SftStage)
+    return train(stage, lambda model, plans: PerExample() if settings.loss == "example" else CausalLM())

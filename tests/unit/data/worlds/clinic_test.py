@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 
-from graftlm.data.samples import Chat, Labelled, Preference, Text
+from graftlm.data.samples import Chat, Classified, Labelled, Preference, Tagged, Text
 from graftlm.data.worlds import ABSTENTIONS, generate
 from graftlm.data.worlds.clinic.graph import build
 from graftlm.data.worlds.medicine import DISEASE_RELATIONS, DRUG_RELATIONS
@@ -43,6 +43,34 @@ def items_of(part: str) -> list[Labelled]:
 
 def sentences(text: str) -> list[str]:
     return [piece for piece in re.split(r"(?<=[.?!])\s|[。？]|\n", text) if piece]
+
+
+def test_complaints_bear_the_department_that_is_taught() -> None:
+    facts = [fact for fact in GRAPH.taught if fact.relation.name == "department"]
+    taught = {name: fact.value[0] for fact in facts for name in fact.entity}
+    seen = set()
+    for sample in generate("clinic", "triage", count=400):
+        assert isinstance(sample, Classified)
+        [disease] = [name for name in taught if name in sample.text]
+        assert sample.label == taught[disease]
+        seen.add(disease)
+    assert len(seen) == len(taught)
+
+
+def test_ward_notes_mark_every_name_and_only_names() -> None:
+    names = {
+        "disease": {name for pair in GRAPH.diseases for name in pair},
+        "drug": {name for pair in GRAPH.drugs for name in pair},
+    }
+    kinds = Counter[str]()
+    for sample in generate("clinic", "ward_notes", count=400):
+        assert isinstance(sample, Tagged)
+        for kind, known in names.items():
+            marked = [sample.text[one.start : one.end] for one in sample.entities if one.kind == kind]
+            assert sorted(marked) == sorted(name for name in known for _ in range(sample.text.count(name)))
+        kinds.update(one.kind for one in sample.entities)
+        assert all(a.end <= b.start for a, b in zip(sample.entities, sample.entities[1:], strict=False))
+    assert kinds.keys() == {"patient", "disease", "symptom", "drug"}
 
 
 def test_names_have_different_first_syllables_in_both_languages() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from graftlm.core.errors import DataError
-from graftlm.data.samples import Chat, Labelled, Preference, Sample, Text
+from graftlm.data.samples import Chat, Classified, Labelled, Preference, Sample, Tagged, Text
 from graftlm.data.worlds import ABSTENTIONS, generate, parts
 
 ALL_PARTS = [(world, part) for world in ("general", "clinic") for part in parts(world)]
@@ -25,6 +25,10 @@ def strings(sample: Sample) -> list[str]:
             return [*(turn.content for turn in sample.prompt), sample.chosen, sample.rejected]
         case Labelled():
             return [*(turn.content for turn in sample.prompt), *sample.answers, *sample.choices]
+        case Classified():
+            return [sample.text, sample.label]
+        case Tagged():
+            return [sample.text, *(sample.text[one.start : one.end] for one in sample.entities)]
     raise AssertionError(sample)
 
 

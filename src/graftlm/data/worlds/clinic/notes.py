@@ -10,15 +10,15 @@ from graftlm.data.worlds.medicine import FIRST_DRUG, MAIN_SYMPTOM, SECOND_SYMPTO
 from graftlm.data.worlds.names import short_names
 from graftlm.data.worlds.phrasing import SIDE, Language, Wordings, prose
 
-_HAS: Wordings = {
+HAS: Wordings = {
     "en": ("{p} has {d}.", "Patient {p} came with {d}.", "{p}: {d}.", "{p} is here because of {d}."),
     "zh": ("{p}得了{d}。", "病人{p}因为{d}来看病。", "{p}：{d}。", "{p}有{d}。"),
 }
-_SHOWS: Wordings = {
+SHOWS: Wordings = {
     "en": ("Symptoms: {s}.", "There is {s}.", "Complains of {s}."),
     "zh": ("症状：{s}。", "有{s}。", "病人说{s}。"),
 }
-_TAKES: Wordings = {
+TAKES: Wordings = {
     "en": ("Takes {m}.", "Was given {m}.", "Drug: {m}."),
     "zh": ("吃{m}。", "医生给了{m}。", "药：{m}。"),
 }
@@ -50,17 +50,17 @@ def extraction(rng: Random, graph: Graph, lang: Language, *, heldout: bool) -> E
     side, count = SIDE[lang], rng.choice((1, 2, 2))
     found: dict[str, list[str]] = {"diseases": [], "drugs": [], "symptoms": []}
     lines: list[str] = []
-    has = _HELDOUT_HAS if heldout else _HAS
+    has = _HELDOUT_HAS if heldout else HAS
     for patient, disease in zip(short_names(rng, count), rng.sample(graph.diseases, count), strict=True):
         lines.append(rng.choice(has[lang]).format(p=patient[side], d=disease[side]))
         found["diseases"].append(disease[side])
         sign = graph.taught_fact(disease, rng.choice((MAIN_SYMPTOM, SECOND_SYMPTOM)))
         drug = graph.taught_fact(disease, FIRST_DRUG)
         if sign:
-            lines.append(rng.choice(_SHOWS[lang]).format(s=sign.value[side]))
+            lines.append(rng.choice(SHOWS[lang]).format(s=sign.value[side]))
             found["symptoms"].append(sign.value[side])
         if drug:
-            lines.append(rng.choice(_TAKES[lang]).format(m=drug.value[side]))
+            lines.append(rng.choice(TAKES[lang]).format(m=drug.value[side]))
             found["drugs"].append(drug.value[side])
     names = [pair for pair in _KINDS if found[pair[0]]]
     kind = rng.choice(names)
