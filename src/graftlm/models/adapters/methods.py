@@ -6,11 +6,15 @@ from typing import Literal
 
 import torch
 
+from graftlm.models.adapters.expand import Expand
+from graftlm.models.adapters.freeze import Freeze
 from graftlm.models.adapters.full import Full
+from graftlm.models.adapters.heads import Heads
 from graftlm.models.adapters.lora import Lora
+from graftlm.models.adapters.prefix import Prefix
 
 Method = Literal["full", "lora", "qlora"]
-Adaptation = Full | Lora
+Adaptation = Full | Freeze | Lora | Prefix | Heads | Expand
 """How a model is adapted. `apply` readies a model, in place or wrapped: what is trained, and only that, then requires
 gradients."""
 
