@@ -85,6 +85,7 @@ def _attention_with_prefix(
     prefix: PrefixStates = module.graft_prefix.states()  # type: ignore[operator,union-attr]
     scale, window = kwargs.get("scaling"), kwargs.get("sliding_window")
     if kwargs.get("graft_lengths") is not None:
+        key, value = key[: len(query)], value[: len(query)]  # of all slots, those that are in use
         attention_mask = filled_slots(kwargs["graft_lengths"], key.shape[2], window)
     if kwargs.get("cu_seq_lens_q") is None:
         return attention_behind(query, key, value, prefix, attention_mask, scale=scale).transpose(1, 2)

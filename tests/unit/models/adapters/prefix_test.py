@@ -186,6 +186,17 @@ def test_cached_generation_is_naive_generation(tiny_model, family):
         assert [ord(letter) for letter in "".join(pieces)] == list(completion.tokens)
 
 
+def test_an_answer_that_ends_leaves_the_others_alone(tiny_model):
+    """Fewer requests than slots: a stop token of the first answer ends it alone."""
+    model, prompts = prefixed(tiny_model("llama")), [[5, 6, 7], [9] * 11, [40]]
+    decoding = Decoding(greedy=True, max_new_tokens=9)
+    whole = [list(one.tokens) for one in generate(model, prompts, decoding, stop_ids={999}, pad_id=0)]
+    stop = next(token for token in whole[0] if token not in whole[1] + whole[2])
+    found = generate(model, prompts, decoding, stop_ids={stop}, pad_id=0)
+    assert list(found[0].tokens) == whole[0][: whole[0].index(stop)]
+    assert [list(one.tokens) for one in found[1:]] == whole[1:]
+
+
 def test_options_are_scored_behind_the_prefix(tiny_model):
     model = prefixed(tiny_model("llama"))
     [[first, second]] = score_choices(model, [[5, 6, 7]], [[[8, 9], [10, 11, 12]]], pad_id=0)
