@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from graftlm.core.errors import ModelError
 from graftlm.models import families as families  # makes the Auto classes know them
 from graftlm.models import llama2c
+from graftlm.models.adapters.prefix_files import load_prefix, save_prefix, without_prefix
 from graftlm.models.conversion import foreign_layout
 from graftlm.models.quantised import Bits, keep_differentiable, quantisation
 from graftlm.models.retired import refuse_retired
@@ -108,6 +109,7 @@ def load_model(
         raise unloadable("model", base, error) from error
     model.to(device)  # type: ignore[arg-type]
     prepare_trunk(model)
+    load_prefix(model, Path(where))
     return model.eval()
 
 
@@ -127,14 +129,15 @@ def _load_quantised(where: str, bits: Bits, dtype: torch.dtype, device: torch.de
         )
     keep_differentiable(model)
     prepare_trunk(model)
+    load_prefix(model, Path(where))
     return model.eval()
 
 
 def save_model(
     model: torch.nn.Module, tokenizer: Tokenizer, folder: Path, dtype: torch.dtype | None = None
 ) -> None:
-    """Hugging Face layout: config, safetensors, tokenizer with its chat template. `dtype` converts the model
-    in place.
+    """Hugging Face layout: config, safetensors, tokenizer with its chat template; a prefix lies in `prefix/` beside.
+    `dtype` converts the model in place.
 
     Raises:
         ModelError: the model still carries an adapter.
@@ -142,9 +145,11 @@ def save_model(
     if isinstance(model, PeftModel):
         raise ModelError("it still carries an adapter", where="save_model", fix="call merge_adapter first")
     inner = causal_lm(model)
-    if dtype is not None:
-        inner.to(dtype)  # type: ignore[arg-type]
-    inner.save_pretrained(folder)
+    with without_prefix(inner):
+        if dtype is not None:
+            inner.to(dtype)  # type: ignore[arg-type]
+        inner.save_pretrained(folder)
+    save_prefix(inner, Path(folder))
     tokenizer.save_pretrained(folder)
 
 
