@@ -39,6 +39,7 @@ GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "embd_pdrop": 0.0, "resid_pdrop
 ON_ANY: Results = {
     "full": {},
     "lora": {"method": "lora"},
+    **{method: {"method": method} for method in worker.OTHERS},
     "tied": {"tied": True},
     "one row a step": {"rows_per_step": 1, "rows": 4},
     "a sum a row": {"sharding": {"reduce": "row", "regather": False}},

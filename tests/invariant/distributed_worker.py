@@ -20,7 +20,15 @@ from graftlm.core.seeds import seed_everything
 from graftlm.data.mixing import mix
 from graftlm.data.packing import PackingPlan, pack
 from graftlm.data.store import TokenStore
-from graftlm.models.adapters import make_trainable, recompute_activations
+from graftlm.models.adapters import (
+    Adaptation,
+    Expand,
+    Freeze,
+    Heads,
+    Prefix,
+    make_trainable,
+    recompute_activations,
+)
 from graftlm.models.trunk import prepare_trunk
 from graftlm.objectives.causal_lm import CausalLM
 from graftlm.objectives.preference import DPO
@@ -40,6 +48,13 @@ SIZES = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
     "pad_token_id": 0,
+}
+
+OTHERS: dict[str, Adaptation] = {
+    "freeze": Freeze(last=1),
+    "prefix": Prefix(tokens=3, dropout=0.0),
+    "heads": Heads(((0, 1), (1, 2), (1, 3))),
+    "expand": Expand(1),
 }
 
 
@@ -67,7 +82,8 @@ def make_model(case: dict[str, Any]) -> torch.nn.Module:
             if parameter.ndim >= 2:
                 parameter.normal_(0, 0.1)
     prepare_trunk(model)
-    adapted = make_trainable(model, case.get("method", "full"), rank=4, dropout=case.get("dropout", 0.0))
+    method = case.get("method", "full")
+    adapted = make_trainable(model, OTHERS.get(method, method), rank=4, dropout=case.get("dropout", 0.0))
     if case.get("recompute"):
         recompute_activations(adapted)
     return adapted

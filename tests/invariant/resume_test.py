@@ -10,7 +10,7 @@ import torch
 
 from graftlm.core.errors import TrainingError
 from graftlm.core.seeds import seed_everything
-from graftlm.models.adapters import make_trainable
+from graftlm.models.adapters import Adaptation, Expand, Freeze, Heads, Lora, Method, Prefix, make_trainable
 from graftlm.objectives.causal_lm import CausalLM
 from graftlm.training.checkpoint import list_checkpoints
 from graftlm.training.trainer import Trainer, TrainingSettings
@@ -36,7 +36,7 @@ def start(tiny_model, plans):
 
     def make(
         folder: Path | None,
-        method: str = "full",
+        method: Method | Adaptation = "full",
         settings: TrainingSettings = SETTINGS,
         weights: torch.dtype = torch.float32,
         **options,
@@ -79,6 +79,25 @@ def assert_bit_equal(one: Trainer, other: Trainer) -> None:
         for trainer in (one, other)
     ]
     assert counts[0] == counts[1], "tokens are counted once, and none is lost"
+
+
+OTHERS = [
+    Freeze(last=1), Lora(rank=2, kind="dora"), Lora(rank=2, kind="pissa"), Prefix(tokens=3, dropout=0.2),
+    Prefix(tokens=3, projection=True), Heads(((0, 1), (0, 2))), Expand(1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", OTHERS, ids=repr)
+def test_a_killed_run_of_every_method(start, tmp_path, method, fit_until):
+    """With LoRA+'s two rates, where there are two kinds of parameters."""
+    settings = replace(SETTINGS, rates={"lora_B": 4.0})
+    whole = start(tmp_path / "whole", method, settings)
+    whole.fit()
+    fit_until(start(tmp_path / "killed", method, settings), 6)
+    again = start(tmp_path / "killed", method, settings)
+    again.fit()
+    assert again.record.resumed_from == [4]
+    assert_bit_equal(again, whole)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -24,12 +24,18 @@ from graftlm.data.templates import TEMPLATES
 from graftlm.evaluation.tasks import HEADLINES
 from graftlm.recipes import stage_settings as settings
 from graftlm.recipes.loading import load_recipe
+from graftlm.recipes.method_settings import (
+    ExpandSettings,
+    FreezeSettings,
+    HeadsSettings,
+    LoraSettings,
+    PtuningSettings,
+)
 from graftlm.recipes.schema import Block, NewBase, ParallelSettings, Recipe, TaskSettings
 from graftlm.recipes.stage_settings import (
     STAGE_KINDS,
     ComparedStage,
     GradientStage,
-    LoraSettings,
     PolicyStage,
     PreferenceStage,
     PretrainStage,
@@ -107,9 +113,13 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "stages": keys_of(PretrainStage),
     "sft": own_keys(settings.SftStage, TrainingStage),
     "prune_vocabulary": own_keys(settings.PruneVocabularyStage, GradientStage),
+    "freeze": keys_of(FreezeSettings),
     "lora": keys_of(LoraSettings),
     "The infill stage": own_keys(settings.InfillStage, TrainingStage),
     "embedding_gradient": keys_of(settings.ShrinkSettings),
+    "expand": keys_of(ExpandSettings),
+    "heads": keys_of(HeadsSettings),
+    "ptuning": keys_of(PtuningSettings),
     "The reward stage": own_keys(settings.RewardStage, TrainingStage),
     "Answers before and after": keys_of(ComparedStage),
     "The preference stages": own_keys(PreferenceStage, TrainingStage, ComparedStage),

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from graftlm.core.errors import ModelError
 from graftlm.models import families as families  # makes the Auto classes know them
 from graftlm.models import llama2c, packed_checkpoint
+from graftlm.models.adapters.prefix_files import load_prefix, save_prefix, without_prefix
 from graftlm.models.conversion import foreign_layout
 from graftlm.models.quant_linear import quantised_layers
 from graftlm.models.quantised import Bits, keep_differentiable, quantisation
@@ -113,6 +114,7 @@ def load_model(
     model.to(device)  # type: ignore[arg-type]
     keep_differentiable(model)
     prepare_trunk(model)
+    load_prefix(model, Path(where))
     return model.eval()
 
 
@@ -132,14 +134,15 @@ def _load_quantised(where: str, bits: Bits, dtype: torch.dtype, device: torch.de
         )
     keep_differentiable(model)
     prepare_trunk(model)
+    load_prefix(model, Path(where))
     return model.eval()
 
 
 def save_model(
     model: torch.nn.Module, tokenizer: Tokenizer, folder: Path, dtype: torch.dtype | None = None
 ) -> None:
-    """Hugging Face layout: config, safetensors, tokenizer with its chat template. `dtype` converts the model
-    in place.
+    """Hugging Face layout: config, safetensors, tokenizer with its chat template; a prefix lies in `prefix/` beside.
+    `dtype` converts the model in place.
 
     Raises:
         ModelError: the model still carries an adapter.
@@ -147,11 +150,13 @@ def save_model(
     if isinstance(model, PeftModel):
         raise ModelError("it still carries an adapter", where="save_model", fix="call merge_adapter first")
     inner = causal_lm(model)
-    if dtype is not None:
-        inner.to(dtype)  # type: ignore[arg-type]
-    if quantised_layers(inner):
-        inner.config.quantization_config = packed_checkpoint.describe(inner)
-    inner.save_pretrained(folder)
+    with without_prefix(inner):
+        if dtype is not None:
+            inner.to(dtype)  # type: ignore[arg-type]
+        if quantised_layers(inner):
+            inner.config.quantization_config = packed_checkpoint.describe(inner)
+        inner.save_pretrained(folder)
+    save_prefix(inner, Path(folder))
     tokenizer.save_pretrained(folder)
 
 

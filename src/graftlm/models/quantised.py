@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from transformers import BitsAndBytesConfig, PretrainedConfig
+from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 from graftlm.core.errors import ModelError
 from graftlm.models.trunk import causal_lm
@@ -31,8 +31,8 @@ def quantisation(bits: Bits, dtype: torch.dtype) -> BitsAndBytesConfig:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
             "quantised weights need bitsandbytes, which is not installed",
-            where="method: qlora",
-            fix='pip install "graftlm[qlora]", or use method: lora',
+            where="bits",
+            fix='pip install "graftlm[qlora]", or train on weights that are not quantised',
         )
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
@@ -69,6 +69,11 @@ def frozen_bytes(config: PretrainedConfig, parameters: int, bits: Bits, unquanti
     return (apart * unquantised + (parameters - apart) * WEIGHT_BYTES[bits]) / parameters
 
 
+def dequantised(base: PreTrainedModel) -> PreTrainedModel:
+    """The plain model, in the format of the weights that are not quantised; a prefix on it keeps its own."""
+    return base.dequantize().to(base.dtype)
+
+
 def merge_quantised(model: PeftModel) -> torch.nn.Module:
     """The plain model, its weights dequantised and the adapter's change added to them.
 
@@ -76,8 +81,6 @@ def merge_quantised(model: PeftModel) -> torch.nn.Module:
     changes. The sum is made in the format of the weights that are not quantised.
     """
     config, adapter = model.active_peft_config, get_peft_model_state_dict(model, adapter_name=model.active_adapter)
-    base = model.unload()
-    plain = base.dequantize().to(base.dtype)
-    whole = get_peft_model(plain, config)
+    whole = get_peft_model(dequantised(model.unload()), config)
     set_peft_model_state_dict(whole, adapter)
     return whole.merge_and_unload()

@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from graftlm.core.errors import ModelError
 from graftlm.models import llama2c
+from graftlm.models.adapters.prefix_files import load_prefix
 from graftlm.models.loading import load_config, locate, save_model, unloadable
 from graftlm.models.trunk import causal_lm, choose_packing, hidden_states
 from graftlm.ops.attention import documents_of_like_length
@@ -77,6 +78,7 @@ def load_reward_model(base: str, *, dtype: torch.dtype, device: torch.device) ->
     if not is_encoder(model):
         _check_head(model)
         choose_packing(model)
+        load_prefix(model, Path(where))
     return model
 
 

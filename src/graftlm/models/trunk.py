@@ -21,6 +21,7 @@ from graftlm.models.slots import SlotCache
 from graftlm.ops.attention import Layout, documents_of_like_length, lay_out, packed_attention
 from graftlm.ops.choose import Choice, attention_kernel
 from graftlm.ops.cross_entropy import Head
+from graftlm.ops.learnt_prefix import PrefixStates, attention_behind, filled_slots, packed_attention_behind
 from graftlm.ops.slot_attention import slot_attention
 
 ATTENTION = "graft"
@@ -40,6 +41,8 @@ def _attention(
     """
     if kwargs.get("graft_cache") is not None:
         key, value = kwargs["graft_cache"].take_in(module, key, value)
+    if getattr(module, "graft_prefix", None) is not None:
+        return _attention_with_prefix(module, query, key, value, attention_mask, **kwargs), None
     if kwargs.get("graft_lengths") is not None:
         out_SHD = slot_attention(
             query[:, :, 0], key, value, kwargs["graft_lengths"], scale=kwargs.get("scaling"),
@@ -67,6 +70,32 @@ def _attention(
     return out_THD[None], None
 
 
+def _attention_with_prefix(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """The same where the layer has a learnt prefix (`models.adapters.prefix`): it is neither cached nor rotated, so
+    positions and masks are those of the tokens alone."""
+    if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+        raise NotImplementedError("attention with a prefix has no score capping, sinks or biases")
+    prefix: PrefixStates = module.graft_prefix.states()  # type: ignore[operator,union-attr]
+    scale, window = kwargs.get("scaling"), kwargs.get("sliding_window")
+    if kwargs.get("graft_lengths") is not None:
+        key, value = key[: len(query)], value[: len(query)]  # of all slots, those that are in use
+        attention_mask = filled_slots(kwargs["graft_lengths"], key.shape[2], window)
+    if kwargs.get("cu_seq_lens_q") is None:
+        return attention_behind(query, key, value, prefix, attention_mask, scale=scale).transpose(1, 2)
+    query_THD, key_TGD, value_TGD = (x[0].transpose(0, 1) for x in (query, key, value))
+    boundaries = kwargs["cu_seq_lens_q"]
+    return packed_attention_behind(
+        query_THD, key_TGD, value_TGD, prefix, boundaries, scale=scale, window=window
+    )[None]
+
+
 AttentionInterface.register(ATTENTION, _attention)
 AttentionMaskInterface.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
@@ -74,6 +103,16 @@ AttentionMaskInterface.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 def causal_lm(model: torch.nn.Module) -> PreTrainedModel:
     """The transformers model inside a peft wrapper, or the model itself; a causal LM or a reward model."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator,return-value]
+
+
+def attention_modules(model: torch.nn.Module) -> dict[int, torch.nn.Module]:
+    """The attention of each layer, by its number."""
+    found: dict[int, torch.nn.Module] = {}
+    for module in causal_lm(model).modules():
+        number = getattr(module, "layer_idx", None)
+        if isinstance(number, int) and "Attention" in type(module).__name__:
+            found[number] = module
+    return dict(sorted(found.items()))
 
 
 def prepare_trunk(model: torch.nn.Module) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from transformers import PretrainedConfig
 
 from graftlm.models.quantised import frozen_bytes
+from graftlm.recipes.adapting import LORA
 from graftlm.recipes.stage_settings import (
     BestOfStage,
     GradientStage,
@@ -65,6 +67,9 @@ def settle(
     bf16: bool,
     processes: int = 1,
     shards: int = 1,
+    layers: int | None = None,
+    copied: int = 0,
+    compilable: bool = True,
 ) -> Budget:
     """The first of the ways to train that fits, the fastest first; the most frugal one where none does.
 
@@ -72,17 +77,21 @@ def settle(
         parameters, trained: number of all and of trained parameters.
         processes: that train together; layers are compiled in one alone.
         shards: how many of them share the weights.
+        layers: that the backward pass goes through; all when None.
+        copied: weights that a pass puts together anew and keeps.
+        compilable: whether the model's layers can be compiled; attention with a prefix cannot.
     """
     available = available_memory(device)
     found, eight = None, settings.float8 and multiplies_in_8_bits(device)
-    for accelerated, rows, recompute in _ways(settings, device, bf16, processes):
+    for accelerated, rows, recompute in _ways(settings, device, bf16, processes, compilable):
         if accelerated:
             needed = _accelerated_memory(settings, config, parameters, trained, rows, recompute, float8=eight)
         else:
             again = recompute == "full"
             needed = stage_memory(
-                settings, config, parameters, trained, device=device, bf16=bf16, shards=shards, recompute=again
-            )
+                settings, config, parameters, trained,
+                device=device, bf16=bf16, shards=shards, recompute=again, layers=layers, copied=copied,
+            )  # fmt: skip
         found = Budget(accelerated, accelerated and eight, rows, recompute, needed, available)
         if found.fits:
             break
@@ -91,12 +100,13 @@ def settle(
 
 
 def _ways(
-    settings: GradientStage, device: torch.device, bf16: bool, processes: int
+    settings: GradientStage, device: torch.device, bf16: bool, processes: int, compilable: bool
 ) -> Iterator[tuple[bool, int, Recompute]]:
     """(accelerated, rows at once, recompute), the fastest first."""
     asked = settings.recompute
     gpu = device.type == "cuda"
-    if gpu and bf16 and processes == 1 and settings.compile and asked != "full" and _compiles(settings):
+    compiles = bf16 and processes == 1 and settings.compile and compilable and _compiles(settings)
+    if gpu and compiles and asked != "full":
         policies: list[Recompute] = ["none", "cheap"] if asked == "auto" else [asked]
         for recompute in policies:
             yield from ((True, rows, recompute) for rows in _passes(settings))
@@ -113,9 +123,9 @@ def multiplies_in_8_bits(device: torch.device) -> bool:
 
 def _compiles(settings: GradientStage) -> bool:
     """Rollouts write answers token by token with the model that is trained, and rows of blanks are of many shapes:
-    compiling would cost more than it gives."""
-    ruled_out = isinstance(settings, BestOfStage | InfillStage) or settings.method == "qlora"
-    return isinstance(settings, TrainingStage) and not ruled_out
+    compiling would cost more than it gives. Of adapters those that stacked layers compute exactly: not DoRA's."""
+    exact = settings.method == "full" or (settings.method == "lora" and settings.lora.kind != "dora")
+    return isinstance(settings, TrainingStage) and not isinstance(settings, BestOfStage | InfillStage) and exact
 
 
 def _passes(settings: GradientStage) -> Iterator[int]:
@@ -161,13 +171,18 @@ def stage_memory(
     bf16: bool,
     shards: int = 1,
     recompute: bool = False,
+    layers: int | None = None,
+    copied: int = 0,
 ) -> int:
     """Predicted peak in bytes of a stage that is not accelerated, of one of `shards` processes.
 
-    A policy that is trained in full keeps a copy of what it was; a reward model is taken to be as large as the policy.
+    A policy that is not an adapter keeps a copy of what it was; a reward model is taken to be as large as the policy.
     The keys and values of answers being written are left out.
     """
     held = 2 if bf16 or settings.weights != "fp32" else 4
+    adapter: Literal["none", "lora", "dora"] = "none"
+    if settings.method in LORA:
+        adapter = "dora" if settings.lora.kind == "dora" else "lora"
     plan = plan_memory(
         config,
         parameters=parameters,
@@ -176,12 +191,15 @@ def stage_memory(
         compute_bytes=held,
         frozen_bytes=frozen_bytes(config, parameters, settings.bits, held) if settings.bits else held,
         recompute=recompute,
+        layers=layers,
+        adapter=adapter,
         on_cpu=device.type == "cpu",
     )
     plan = replace(plan, optimizer=int(trained * kept_bytes(settings.moments, settings.rounding)))
     if settings.weights != "fp32":
         plan = replace(plan, weights=2 * parameters, gradients=2 * trained)
-    copies = isinstance(settings, PolicyStage) and settings.method == "full"
+    plan = replace(plan, weights=plan.weights + copied * held)
+    copies = isinstance(settings, PolicyStage) and settings.method not in LORA
     copy = (4 if settings.weights == "fp32" else 2) * parameters if copies else 0
     judges = held * parameters * len(reward_models(settings)) if isinstance(settings, PolicyStage | BestOfStage) else 0
     spread = (plan.weights + plan.gradients + plan.optimizer) * (shards - 1) // shards

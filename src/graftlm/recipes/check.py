@@ -17,12 +17,15 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from graftlm.core.errors import GraftError, ModelError
 from graftlm.core.offline import offline
 from graftlm.data.cleaning import text_of_sample
-from graftlm.models.adapters import make_trainable, parameter_counts
+from graftlm.models.adapters import copied_weights, layers_with_gradient, make_trainable, parameter_counts
 from graftlm.models.loading import load_config, load_tokenizer
+from graftlm.models.trunk import causal_lm
+from graftlm.recipes.adapting import adaptation_of
 from graftlm.recipes.blanks import refuse_mismatch
 from graftlm.recipes.budget import Budget, settle
 from graftlm.recipes.check_blocks import COMPARED, check_block, check_leaks, example, first_samples
 from graftlm.recipes.check_encoder import check_encoder, check_image_text
+from graftlm.recipes.check_methods import check_method, planned_heads
 from graftlm.recipes.findings import CheckResult, print_check
 from graftlm.recipes.launching import sharding_of
 from graftlm.recipes.loading import load_recipe
@@ -75,6 +78,7 @@ def check_recipe(recipe: Recipe, base: str) -> CheckResult:
         if not isinstance(stage, GradientStage):
             _check_readable(found, name, stage, recipe)
             continue
+        check_method(found, name, stage, recipe)
         if isinstance(stage, PolicyStage | BestOfStage):
             _check_prompts(found, name, stage, recipe, base, seen)
             continue
@@ -225,11 +229,25 @@ def _check_stage(
 
 
 def _budget(recipe: Recipe, stage: GradientStage, base: str) -> Budget:
+    """From the configuration alone: no weight is loaded."""
     device = choose_device(recipe)
     bf16, shards = choose_bf16(recipe, device), sharding_of(recipe.parallel).shape(processes())[1]
-    parameters, trained = _parameter_estimate(base, stage)
+    kind = AutoModelForSequenceClassification if isinstance(stage, RewardStage) else AutoModelForCausalLM
+    with torch.device("meta"):
+        model: torch.nn.Module = kind.from_config(load_config(base))
+        model = make_trainable(model, adaptation_of(stage, planned_heads(stage, causal_lm(model).config)))
+    counts = parameter_counts(model)
     return settle(
-        stage, load_config(base), parameters, trained, device=device, bf16=bf16, processes=processes(), shards=shards
+        stage,
+        causal_lm(model).config,
+        counts["all"],
+        counts["trained"],
+        device=device,
+        bf16=bf16,
+        processes=processes(),
+        shards=shards,
+        layers=layers_with_gradient(model),
+        copied=copied_weights(model),
     )
 
 
@@ -240,14 +258,3 @@ def _check_memory(found: CheckResult, name: str, recipe: Recipe, budget: Budget)
             f"needs about {budget.needed / GIB:.1f} GiB, the {choose_device(recipe)} has {budget.available / GIB:.1f}",
             "lower row_tokens, set recompute: full, use weights and moments of fewer bits, or method: lora",
         )
-
-
-def _parameter_estimate(base: str, stage: GradientStage) -> tuple[int, int]:
-    """(all, trained) parameters, from the configuration alone: no weight is loaded."""
-    kind = AutoModelForSequenceClassification if isinstance(stage, RewardStage) else AutoModelForCausalLM
-    with torch.device("meta"):
-        model: torch.nn.Module = kind.from_config(load_config(base))
-        lora = stage.lora
-        model = make_trainable(model, stage.method, rank=lora.rank, alpha=lora.alpha, targets=lora.targets)
-    counts = parameter_counts(model)
-    return counts["all"], counts["trained"]

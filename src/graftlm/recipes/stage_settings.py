@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from graftlm.data.mixing import Order
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+from graftlm.recipes.method_settings import (
+    RATES,
+    ExpandSettings,
+    FreezeSettings,
+    HeadsSettings,
+    LoraSettings,
+    Method,
+    Part,
+    PtuningSettings,
+)
 
 
 def listed_rewards(value: object) -> object:
@@ -22,14 +28,6 @@ def listed_rewards(value: object) -> object:
 def named_recompute(value: object) -> object:
     """true and false are names, too."""
     return {True: "full", False: "none"}.get(value, value) if isinstance(value, bool) else value
-
-
-class LoraSettings(Part):
-    rank: int = Field(default=8, gt=0)
-    alpha: int = Field(default=16, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: str | list[str] = "all-linear"
-    bits: Literal[4, 8] = Field(default=4, description="of the frozen weights of method: qlora")
 
 
 class SafetyReward(Part):
@@ -89,13 +87,17 @@ class GradientStage(BaseStage):
     blocks: dict[str, float] | list[str] = Field(
         description="share of the tokens of each block, or a list: as they come"
     )
-    method: Literal["full", "lora", "qlora"] = "full"
+    method: Method = "full"
+    freeze: FreezeSettings = Field(default_factory=FreezeSettings)
     lora: LoraSettings = Field(default_factory=LoraSettings)
+    ptuning: PtuningSettings = Field(default_factory=PtuningSettings)
+    heads: HeadsSettings = Field(default_factory=HeadsSettings)
+    expand: ExpandSettings = Field(default_factory=ExpandSettings)
     weights: Literal["fp32", "bf16", "bf16_master"] = Field(
         "fp32", description="format of weights trained in full: bf16 is rounded stochastically; _master keeps the rest"
     )
     moments: Literal["fp32", "bf16", "8bit"] = Field("fp32", description="format of AdamW's two moments")
-    learning_rate: float | None = Field(None, gt=0, description="by default 2e-5 (full) or 2e-4 (lora)")
+    learning_rate: float | None = Field(None, gt=0, description="by default the method's")
     weight_decay: float = Field(0.1, ge=0)
     warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps")
     clip: float = Field(1.0, gt=0)
@@ -121,7 +123,13 @@ class GradientStage(BaseStage):
     @model_validator(mode="after")
     def _adapters_are_fp32(self) -> GradientStage:
         if self.weights != "fp32" and self.method != "full":
-            raise ValueError(f"weights: {self.weights} belongs to method: full; an adapter is trained in fp32")
+            raise ValueError(f"weights: {self.weights} belongs to method: full; all others train in fp32")
+        return self
+
+    @model_validator(mode="after")
+    def _pissa_fits(self) -> GradientStage:
+        if self.method == "qlora" and self.lora.kind == "pissa":
+            raise ValueError("kind: pissa changes the frozen weights, quantised ones cannot be: use method: lora")
         return self
 
     @model_validator(mode="after")
@@ -132,11 +140,13 @@ class GradientStage(BaseStage):
 
     @property
     def peak_rate(self) -> float:
-        return self.learning_rate or (2e-5 if self.method == "full" else 2e-4)
+        return self.learning_rate or RATES[self.method]
 
     @property
     def bits(self) -> Literal[4, 8] | None:
         """Of the frozen weights, where they are quantised."""
+        if self.method == "ptuning":
+            return self.ptuning.bits
         return self.lora.bits if self.method == "qlora" else None
 
     @property
@@ -233,9 +243,11 @@ class RewardStage(TrainingStage):
     )
 
     @model_validator(mode="after")
-    def _not_quantised(self) -> RewardStage:
+    def _has_a_head(self) -> RewardStage:
         if self.method == "qlora":
             raise ValueError("a reward model is not trained on quantised weights: use method: lora")
+        if self.method not in ("full", "freeze", "lora"):
+            raise ValueError(f"method: {self.method} would not train a reward model's head: use lora, freeze or full")
         return self
 
     @property
@@ -358,6 +370,12 @@ class PolicyStage(GradientStage, ComparedStage):
     kl: float = Field(0.05, ge=0, description="price of a nat of divergence from the start model")
     max_kl: float = Field(20.0, gt=0, description="training stops above this many nats an answer")
     unfinished_reward: float | None = Field(None, description="reward of an answer that was cut off")
+
+    @model_validator(mode="after")
+    def _reference_is_below(self) -> PolicyStage:
+        if self.method == "lora" and self.lora.kind == "pissa":
+            raise ValueError("without its adapter a model with kind: pissa is not what it was: use kind: lora")
+        return self
 
 
 class PpoStage(PolicyStage):

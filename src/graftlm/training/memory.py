@@ -7,6 +7,7 @@ import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from transformers import PretrainedConfig
@@ -52,6 +53,8 @@ def plan_memory(
     frozen_bytes: float,
     recompute: bool,
     on_cpu: bool,
+    layers: int | None = None,
+    adapter: Literal["none", "lora", "dora"] = "none",
 ) -> MemoryPlan:
     """Predict the peak of one training step.
 
@@ -61,6 +64,8 @@ def plan_memory(
         compute_bytes: bytes of one activation value (2 under bf16 autocast, else 4).
         frozen_bytes: bytes of one frozen weight. Trained weights, gradients and moments are fp32.
         recompute: gradient checkpointing keeps one hidden state a layer, plus one layer's inside.
+        adapter: on every linear layer but the head.
+        layers: that the backward pass goes through, the last ones; all when None. Those below keep nothing.
 
     Autograd saves, a token and layer of a pre-norm decoder with a gated MLP (counted with saved-tensor hooks,
     within 1 %): 8 hidden-sized values (two norms' inputs, normalised inputs and outputs, residual, attention
@@ -69,7 +74,7 @@ def plan_memory(
     library's heap keeps holes between what was freed and what was saved (`HEAP_FULL`, `HEAP_LORA`).
     """
     text = config.get_text_config()
-    hidden, layers = text.hidden_size, text.num_hidden_layers
+    hidden, layers = text.hidden_size, text.num_hidden_layers if layers is None else layers
     inner = getattr(text, "intermediate_size", None) or 4 * hidden
     heads = getattr(text, "num_attention_heads", None) or 1
     groups = getattr(text, "num_key_value_heads", None) or heads
@@ -80,13 +85,17 @@ def plan_memory(
     logits = (
         min(row_tokens * text.vocab_size * 4, LOGITS_KEPT) * 3
     )  # themselves, their exponentials, their gradient
-    heap = 1.0 if not on_cpu else HEAP_FULL if trained == parameters else HEAP_LORA
+    heap = 1.0 if not on_cpu else HEAP_FULL if adapter == "none" else HEAP_LORA
+    # DoRA keeps each layer's plain output and its adapter's, to scale both.
+    outputs = (heads + 2 * groups) * head_size + 2 * hidden + 2 * inner
+    scaled = 2 * outputs * compute_bytes if adapter == "dora" else 0
+    beside = (1 if recompute else layers) * scaled * (HEAP_FULL if on_cpu else 1.0)
     return MemoryPlan(
         weights=trained * (4 if compute_bytes == 4 else 4 + compute_bytes)
         + int((parameters - trained) * frozen_bytes),
         gradients=trained * 4,
         optimizer=trained * 8,
-        activations=int(row_tokens * saved * heap) + logits,
+        activations=int(row_tokens * (saved * heap + beside)) + logits,
         runtime=HOST_RUNTIME if on_cpu else 0,
     )
 

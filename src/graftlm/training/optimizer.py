@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -108,18 +108,29 @@ def adamw(
     moments: Moments = "fp32",
     rounding: Rounding = "stochastic",
     seed: int = 0,
+    rates: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
     """AdamW for what is trained; matrices decay, norms and biases do not. torch's own fused one where weights and
-    moments are all fp32."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    moments are all fp32.
+
+    Args:
+        rates: part of a parameter's name: factor on its learning rate, as LoRA+ has (arXiv 2402.12354). Groups keep
+            theirs as `factor`.
+    """
+    trained = [(_factor(name, rates or {}), p) for name, p in model.named_parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": decay, "lr": learning_rate * factor, "factor": factor}
+        for factor in sorted({factor for factor, _ in trained})
+        for decay, least, most in ((weight_decay, 2, 9), (0.0, 0, 1))
+        if (matrices := [p for own, p in trained if own == factor and least <= p.ndim <= most])
     ]
-    groups = [group for group in groups if group["params"]]
-    if moments == "fp32" and all(p.dtype == torch.float32 for p in trained):
+    if moments == "fp32" and all(p.dtype == torch.float32 for _, p in trained):
         return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=EPS, fused=True)
     return AdamW(groups, lr=learning_rate, moments=moments, rounding=rounding, seed=seed)
+
+
+def _factor(name: str, rates: Mapping[str, float]) -> float:
+    return next((factor for part, factor in rates.items() if part in name), 1.0)
 
 
 def kept_bytes(moments: Moments, rounding: Rounding) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from graftlm.ops.adamw import Moments, Rounding
@@ -15,6 +16,7 @@ class TrainingSettings:
         evaluate_every: steps between held-out losses; 0: only at the end.
         save_every, save_seconds: steps or seconds between checkpoints; 0: none by this clock.
         patience: stop after this many held-out losses without a new best, and go back to the best; 0: never.
+        rates: factors on the learning rate of parameters by a part of their names.
         moments: format of AdamW's moments.
         rounding: of trained weights that are bf16.
         pad_rows: fill every row to the plan's `row_tokens`, so that all have one shape.
@@ -22,6 +24,7 @@ class TrainingSettings:
     """
 
     learning_rate: float
+    rates: Mapping[str, float] = field(default_factory=dict)
     weight_decay: float = 0.1
     warmup: float = 0.03
     clip: float = 1.0

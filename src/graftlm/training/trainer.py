@@ -90,6 +90,7 @@ class Trainer:
             moments=settings.moments,
             rounding=settings.rounding,
             seed=settings.seed,
+            rates=settings.rates,
         )
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.record = TrainingRecord()
@@ -181,7 +182,7 @@ class Trainer:
         self.meter.count(tokens=part.tokens, padding=part.padding, targets=part.targets, pairs=part.pairs)
         factor = cosine_schedule(step, self.feed.steps, warmup=self.settings.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * factor
+            group["lr"] = self.settings.learning_rate * factor * group.get("factor", 1.0)
         norm = clip_and_step(self.optimizer, list(self.trained.values()), self.settings.clip)
         self.optimizer.zero_grad(set_to_none=True)
         self._window.add(part.units, losses, norm)

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from graftlm.core.errors import ModelError
-from graftlm.models.adapters import make_trainable, merge_adapter, parameter_counts, save_adapter
+from graftlm.models.adapters import (
+    Expand,
+    Freeze,
+    Full,
+    Heads,
+    Lora,
+    Prefix,
+    copied_weights,
+    layers_with_gradient,
+    make_trainable,
+    merge_adapter,
+    parameter_counts,
+    save_adapter,
+)
+from graftlm.models.loading import load_model, load_tokenizer, save_model
 from graftlm.models.trunk import hidden_states
 
 TOKENS = torch.arange(3, 23)
@@ -63,6 +80,42 @@ def test_lora_trains_only_fp32_adapter_weights_of_every_linear_layer_but_the_hea
 def test_full_trains_everything_in_fp32(tiny_model):
     model = make_trainable(tiny_model("llama").to(torch.bfloat16), "full")
     assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
+
+
+ALL = [
+    Full(), Freeze(last=1), Lora(rank=2), Lora(rank=2, kind="dora"), Lora(rank=2, kind="pissa"), Prefix(tokens=3),
+    Heads(((0, 1), (1, 2))), Expand(1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ALL, ids=repr)
+def test_counts_are_known_without_weights(tiny_model, how):
+    """The check before a run adapts a model that has none."""
+    model = tiny_model("llama")
+    with torch.device("meta"):
+        empty = make_trainable(AutoModelForCausalLM.from_config(copy.deepcopy(model.config)), how)
+    model = make_trainable(model, how)
+    assert parameter_counts(empty) == parameter_counts(model)
+    assert layers_with_gradient(empty) == layers_with_gradient(model)
+    assert copied_weights(empty) == copied_weights(model)
+
+
+@pytest.mark.parametrize("how", ALL, ids=repr)
+def test_what_is_saved_is_what_was_trained(how, tmp_path):
+    """Merged or with its prefix, in a folder that loads by itself."""
+    cpu, tokens = torch.device("cpu"), torch.arange(100, 140)
+    base = load_model("rootstock", dtype=torch.float32, device=cpu)
+    model = make_trainable(load_model("rootstock", dtype=torch.float32, device=cpu), how)
+    shake_adapter(model)
+    with torch.no_grad():
+        before = hidden_states(model.eval(), tokens, BOUNDARIES * 2)
+    save_model(merge_adapter(model), load_tokenizer("rootstock"), tmp_path)
+    again = load_model(str(tmp_path), dtype=torch.float32, device=cpu)
+    with torch.no_grad():
+        after = hidden_states(again, tokens, BOUNDARIES * 2)
+        untrained = hidden_states(base, tokens, BOUNDARIES * 2)
+    torch.testing.assert_close(after, before, atol=2e-4, rtol=1e-4)
+    assert (untrained - before).abs().max() > 0.01
 
 
 def test_an_unknown_layer_is_a_clear_error(tiny_model):

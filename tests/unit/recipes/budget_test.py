@@ -88,17 +88,28 @@ def test_a_cpu_is_never_accelerated(settled: Any, recompute: str) -> None:
         (sft(), {"bf16": False}),
         (sft(), {"processes": 2}),  # whether they share the weights or each has a copy
         (sft(method="qlora", weights="fp32"), {}),
+        (sft(method="lora", weights="fp32", lora={"kind": "dora"}), {}),
+        *((sft(method=method, weights="fp32"), {}) for method in ("freeze", "ptuning", "heads", "expand")),
+        (sft(), {"compilable": False}),
         (GrpoStage(blocks=["a"], reward=[{"exact": True}]), {}),
         (BestOfStage(blocks=["a"], reward=[{"exact": True}]), {}),
     ],
-    ids=["compile: false", "fp32", "several processes", "qlora", "policy", "best of"],
+    ids=["compile: false", "fp32", "several processes", "qlora", "dora", "freeze", "ptuning", "heads", "expand",
+         "a prefix from before", "policy", "best of"],
 )
 def test_what_is_not_compiled(settled: Any, stage: GradientStage, more: dict[str, Any]) -> None:
     assert way(settled(stage, **more)) == (False, 1, "none")
     assert way(settled(stage, 1, **more)) == (False, 1, "full")
 
 
-@pytest.mark.parametrize("stage", [sft(), sft(method="lora", weights="fp32"), DpoStage(blocks=["a"])])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        sft(),
+        *(sft(method="lora", weights="fp32", lora={"kind": kind}) for kind in ("lora", "rslora", "pissa")),
+        DpoStage(blocks=["a"]),
+    ],
+)
 def test_what_is_compiled(settled: Any, stage: GradientStage) -> None:
     assert settled(stage).accelerated
 
@@ -161,3 +172,15 @@ def test_eight_bits_only_where_the_card_has_them(settled: Any, monkeypatch: pyte
 def test_eight_bits_come_in_sixteens() -> None:
     with pytest.raises(ValueError, match="16 divides"):
         sft(float8=True, row_tokens=1000)
+
+
+def test_what_the_methods_hold(settled: Any) -> None:
+    """Frozen layers below the first trained one keep nothing; weights put together anew are held once more; a policy
+    that is no adapter has a copy beside it."""
+    stage = sft(method="freeze", weights="fp32", compile=False)
+    whole, half = (settled(stage, layers=layers).needed for layers in (None, CONFIG.num_hidden_layers // 2))
+    assert half < whole
+    assert settled(stage, copied=1_000_000).needed - settled(stage).needed == 2 * 1_000_000
+    judged = {"blocks": ["a"], "reward": [{"exact": True}]}
+    policies = [settled(GrpoStage(method=method, **judged)).needed for method in ("lora", "heads", "ptuning")]
+    assert policies[1] == policies[2] == pytest.approx(policies[0] + 4 * PARAMETERS, rel=0.05)

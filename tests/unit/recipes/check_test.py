@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from graftlm.recipes import budget
+from graftlm.recipes import budget, check
 from graftlm.recipes.check import check_recipe
 from graftlm.recipes.findings import CheckResult, print_check
 from graftlm.recipes.schema import Recipe
@@ -231,6 +231,67 @@ def test_text_and_chats_may_be_mixed(found: Any) -> None:
     texts = [{"text": f"A document with the number {n} and {n * 13}."} for n in range(30)]
     for stage in ("pretrain", "sft"):
         assert findings(found({"text": texts, "chat": chats(30)}, {stage: {"blocks": ["text", "chat"]}})) == []
+
+
+PROBE = {"world": "general", "part": "probe", "count": 4, "metric": "generate", "side": "general"}
+GENERAL = {"evaluation": {"probe": PROBE}}
+
+
+def sft(**settings: Any) -> dict[str, Any]:
+    return {"stage": "sft", "blocks": ["chat"], **settings}
+
+
+def test_a_prefix_at_a_high_rate_is_warned_of(found: Any) -> None:
+    fast = sft(method="ptuning", learning_rate=2e-2)
+    where, text = one(found({"chat": chats(100)}, {"sft": fast}, **GENERAL), "warnings")
+    assert where == "stages.sft" and "at 0.02 a prefix" in text
+    assert findings(found({"chat": chats(100)}, {"sft": sft(method="ptuning")}, **GENERAL)) == []
+
+
+def test_forgetting_by_a_prefix_must_be_measured(found: Any) -> None:
+    assert "no general task" in one(found({"chat": chats(100)}, {"sft": sft(method="ptuning")}), "warnings")[1]
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ({"method": "expand"}, "no part for new layers"),
+        ({"method": "ptuning", "ptuning": {"tokens": 8}}, "prefix of one, which has 4 tokens"),
+        ({"method": "ptuning", "ptuning": {"tokens": 4, "projection": True}}, "which has 4 tokens"),
+        ({"method": "ptuning", "ptuning": {"tokens": 4}}, None),
+        ({"method": "ptuning", "ptuning": {"tokens": 8}, "from": "base"}, None),
+        ({"method": "lora"}, None),
+    ],
+)
+def test_what_begins_from_a_model_with_a_prefix(second: dict[str, Any], words: str | None, found: Any) -> None:
+    """Also with a stage between the two."""
+    stages = {"one": sft(method="ptuning", ptuning={"tokens": 4}), "between": sft(), "two": sft(**second)}
+    result = found({"chat": chats(100)}, stages, **GENERAL)
+    assert [finding.where for finding in result.errors] == (["stages.two"] if words else [])
+    assert words is None or words in result.errors[0].text
+
+
+@pytest.mark.parametrize(
+    ("method", "trained"),
+    [
+        ({"method": "freeze"}, 2 * 754_176), ({"method": "ptuning", "ptuning": {"tokens": 4}}, 4 * 2048),
+        ({"method": "heads", "heads": {"chosen": "0.1"}}, 4 * 64 * 256), ({"method": "heads"}, 4 * 4 * 64 * 256),
+        ({"method": "expand"}, 754_176), ({"method": "lora", "lora": {"kind": "pissa"}}, 151_552),
+    ],
+)  # fmt: skip
+def test_every_method_is_planned_from_the_configuration_alone(
+    method: dict[str, Any], trained: int, found: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    settle = check.settle
+
+    def spy(stage: Any, config: Any, parameters: int, trained: int, **more: Any) -> Any:
+        seen.append(trained)
+        return settle(stage, config, parameters, trained, **more)
+
+    monkeypatch.setattr(check, "settle", spy)
+    assert found({"chat": chats(100)}, {"sft": sft(**method)}, **GENERAL).errors == []
+    assert seen == [trained]
 
 
 def test_more_memory_than_there_is(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,20 @@ def test_a_source_is_one_place(source: dict[str, str]) -> None:
         (SftStage, {"blocks": ["a"], "lora": {"bits": 2}}),
         (SftStage, {"blocks": ["a"], "moments": "4bit"}),
         (SftStage, {"blocks": ["a"], "method": "lora", "weights": "bf16"}),
+        (SftStage, {"blocks": ["a"], "method": "freeze", "weights": "bf16"}),
+        (SftStage, {"blocks": ["a"], "freeze": {"last": 1, "match": "norm"}}),
+        (SftStage, {"blocks": ["a"], "freeze": {"match": "("}}),
+        (SftStage, {"blocks": ["a"], "lora": {"plus": 0.5}}),
+        (SftStage, {"blocks": ["a"], "method": "qlora", "lora": {"kind": "pissa"}}),
+        (PpoStage, {"blocks": ["a"], "reward": "r", "method": "lora", "lora": {"kind": "pissa"}}),
         (RewardStage, {"blocks": ["a"], "method": "qlora"}),
+        (RewardStage, {"blocks": ["a"], "method": "ptuning"}),
+        (SftStage, {"blocks": ["a"], "ptuning": {"tokens": 0}}),
+        (RewardStage, {"blocks": ["a"], "method": "heads"}),
+        (RewardStage, {"blocks": ["a"], "method": "expand"}),
+        (SftStage, {"blocks": ["a"], "expand": {"blocks": 0}}),
+        (SftStage, {"blocks": ["a"], "heads": {"chosen": "0-3"}}),
+        (SftStage, {"blocks": ["a"], "heads": {"chosen": 0.3}}),
         (DpoStage, {"blocks": ["a"], "beta": 0}),
         (DpoStage, {"blocks": ["a"], "reward": []}),
         (PpoStage, {"blocks": ["a"]}),
@@ -83,6 +96,14 @@ def test_formats_of_weights() -> None:
     ]  # fmt: skip
     assert SftStage(blocks=["a"], lora={"bits": 8}).bits is None
     assert SftStage(blocks=["a"], method="qlora", lora={"bits": 8}).bits == 8
+    assert SftStage(blocks=["a"], method="ptuning").bits is None
+    assert SftStage(blocks=["a"], method="ptuning", ptuning={"bits": 4}).bits == 4
+
+
+def test_heads_are_named_by_layer_and_number() -> None:
+    named = SftStage(blocks=["a"], heads={"chosen": " 0.3,15.10 , 5.7"}).heads.named
+    assert named == ((0, 3), (15, 10), (5, 7))
+    assert SftStage(blocks=["a"]).heads.named == ()
 
 
 def test_the_rate_depends_on_the_method() -> None:

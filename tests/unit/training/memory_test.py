@@ -22,6 +22,7 @@ from graftlm.data.encode import Encoded
 from graftlm.data.mixing import mix
 from graftlm.data.packing import pack
 from graftlm.data.store import TokenStore
+from graftlm.models import adapters
 from graftlm.models.adapters import make_trainable, parameter_counts, recompute_activations
 from graftlm.models.trunk import prepare_trunk
 from graftlm.objectives.causal_lm import CausalLM
@@ -38,13 +39,16 @@ store = TokenStore.write(folder / "store", documents)
 plan = pack(mix({"a": store}, {"a": 1}, int(lengths.sum()), "hybrid", 0), row_tokens=options["row_tokens"])
 model = LlamaForCausalLM(config)
 prepare_trunk(model)
-model = make_trainable(model, options["method"])
+how = options["method"]
+model = make_trainable(model, how if how in ("full", "lora") else eval("adapters." + how))
 if options["recompute"]:
     recompute_activations(model)
 counts = parameter_counts(model)
 predicted = plan_memory(
     config, parameters=counts["all"], trained=counts["trained"], row_tokens=options["row_tokens"],
     compute_bytes=4, frozen_bytes=4, recompute=options["recompute"], on_cpu=True,
+    layers=adapters.layers_with_gradient(model),
+    adapter="dora" if "dora" in how else "lora" if "lora" in how.lower() else "none",
 )
 Trainer(model, CausalLM(), plan, TrainingSettings(learning_rate=1e-4)).fit()
 measured = peak_memory(torch.device("cpu"))
@@ -63,12 +67,16 @@ SMALL = {
 }
 
 
+OTHERS = ("Freeze(last=2)", "Prefix(tokens=32)", "Heads(((5, 0), (6, 3)))", "Expand(2)", "Lora(kind='dora')")
+
+
 @pytest.mark.parametrize(
     ("config", "method", "recompute"),
     [
         (SMALL, "full", False),
         pytest.param(SMALL | {"num_hidden_layers": 8}, "full", True, marks=pytest.mark.slow),
         pytest.param(SMALL | {"num_key_value_heads": 2}, "lora", False, marks=pytest.mark.slow),
+        *(pytest.param(SMALL | {"num_hidden_layers": 8}, how, False, marks=pytest.mark.slow) for how in OTHERS),
     ],
 )
 def test_predicted_is_near_what_a_training_process_takes(tmp_path, config, method, recompute):
@@ -100,6 +108,9 @@ def test_the_parts_answer_to_what_makes_them():
     full, lora = plan(), plan(trained=10, frozen_bytes=2)
     assert (full.weights, full.gradients, full.optimizer) == (4000, 4000, 8000)
     assert plan(compute_bytes=2).weights == 6000, "autocast keeps a copy"
+    kinds = [plan(trained=10, adapter=kind, on_cpu=True).activations for kind in ("none", "lora", "dora")]
+    assert kinds == sorted(set(kinds))
+    assert plan(layers=2).activations < plan(layers=3).activations < full.activations == plan(layers=4).activations
     assert (lora.weights, lora.gradients, lora.optimizer) == (10 * 4 + 990 * 2, 40, 80)
     assert plan(row_tokens=4096).activations > 1.5 * full.activations
     assert plan(recompute=True).activations < full.activations

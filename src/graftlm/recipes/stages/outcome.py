@@ -14,10 +14,12 @@ from graftlm.core.receipts import Memory, Receipt, versions
 from graftlm.data.mixing import Mixture
 from graftlm.models.adapters import (
     merge_adapter,
+    prefix_of,
     save_adapter,
 )
 from graftlm.models.loading import save_model
 from graftlm.models.trunk import causal_lm, kernel_choice
+from graftlm.recipes.adapting import LORA
 from graftlm.recipes.budget import Budget
 from graftlm.recipes.stage_settings import InfillStage
 from graftlm.recipes.stages.blocks import block_shares
@@ -66,7 +68,7 @@ def save_language_model(stage: StageContext, model: torch.nn.Module | None) -> N
     if model is None:
         return
     with atomic_folder(stage.model_folder) as folder:
-        if stage.training.method != "full":
+        if stage.training.method in LORA:
             save_adapter(model, str(folder / "adapter"))
         save_model(merge_adapter(model), stage.tokenizer, folder, save_format(stage))
 
@@ -78,6 +80,7 @@ def save_format(stage: StageContext) -> torch.dtype:
 def write_receipt(stage: StageContext, loaded: Loaded, trainer: Trainer, mixture: Mixture | None = None) -> Receipt:
     """The receipt of a stage that was trained; `mixture` where it was trained on given data."""
     settings, record = stage.training, trainer.record
+    whole_or_adapter = settings.method == "full" or settings.method in LORA
     rows = {name: block.train.accounting for name, block in stage.blocks.items()}
     asked = {name: prompts.accounting for name, prompts in stage.prompts.items()}
     return Receipt(
@@ -97,7 +100,8 @@ def write_receipt(stage: StageContext, loaded: Loaded, trainer: Trainer, mixture
         speed=trainer.meter.speed(
             matmul_parameters=loaded.parameters["matmul"] // stage.world.size,  # utilisation is that of one GPU
             lora=settings.method != "full",
-            device=stage.device,
+            # of the other methods no formula counts the operations: no utilisation is claimed
+            device=stage.device if whole_or_adapter else torch.device("cpu"),
             attention_width=attention_width(causal_lm(loaded.model).config) // stage.world.size,
         ),
         memory=Memory(
@@ -152,6 +156,7 @@ def ways_taken(stage: StageContext, loaded: Loaded) -> dict[str, str]:
     """What was measured or settled to train fast, for the receipt."""
     model, budget = causal_lm(loaded.model), loaded.budget
     attention = str(kernel_choice(model)) if model.graft_packs else "padded rows"
+    attention = attention if prefix_of(model) is None else "documents of like length together, each behind the prefix"
     if isinstance(stage.settings, InfillStage):
         attention = "samples of like length, each seeing its context both ways"
     layers = f"compiled, recomputed: {budget.recompute}" if budget.accelerated else f"recomputed: {budget.recompute}"

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from transformers import PretrainedConfig
 
 from graftlm.core.console import say
 from graftlm.core.receipts import Receipt
@@ -14,18 +13,23 @@ from graftlm.data.mixing import Mixture
 from graftlm.data.packing import PackingPlan
 from graftlm.models.acceleration import accelerate, compiled_layers
 from graftlm.models.adapters import (
+    copied_weights,
+    layers_with_gradient,
     make_trainable,
     parameter_counts,
+    prefix_of,
     recompute_activations,
 )
 from graftlm.models.loading import load_model
 from graftlm.models.trunk import causal_lm
 from graftlm.objectives.causal_lm import CausalLM
+from graftlm.recipes.adapting import adaptation_of, held_format, learning_rates
 from graftlm.recipes.blanks import refuse_mismatch
 from graftlm.recipes.budget import Budget, settle
 from graftlm.recipes.stage_settings import InfillStage, TrainingStage
 from graftlm.recipes.stages.blocks import Pack, mix_blocks, pack_held_out, packed_whole
 from graftlm.recipes.stages.context import StageContext
+from graftlm.recipes.stages.head_choice import choose_heads
 from graftlm.recipes.stages.outcome import Loaded, save_language_model, whole_model, write_receipt
 from graftlm.training.distributed import shard_model
 from graftlm.training.feed import Feed
@@ -63,29 +67,20 @@ def load_trainable(
     settings, world = stage.training, stage.world
     reset_peak(stage.device)
     load = load or (lambda where, dtype, device: load_model(where, dtype=dtype, device=device, bits=settings.bits))
-    trained = torch.float32 if settings.weights == "fp32" else torch.bfloat16
-    held = torch.bfloat16 if stage.bf16 and settings.method != "full" else trained
+    held = held_format(settings, bf16=stage.bf16)
 
     def build(device: torch.device) -> torch.nn.Module:
         model = load(stage.start.where, held, device)
-        lora = settings.lora
         torch.manual_seed(stage.recipe.seed)  # a new adapter's matrices are random
-        return make_trainable(
-            model,
-            settings.method,
-            rank=lora.rank,
-            alpha=lora.alpha,
-            dropout=lora.dropout,
-            targets=lora.targets,
-            weights=trained,
-        )
+        heads = choose_heads(stage, model) if settings.method == "heads" else ()
+        return make_trainable(model, adaptation_of(settings, heads))
 
     with world.in_turn():
         model = build(torch.device("cpu") if world.size > 1 else stage.device)
         refuse_mismatch(causal_lm(model).config, settings.stage, f"stages.{stage.name}")
         notes = [] if causal_lm(model).graft_packs or isinstance(settings, InfillStage) else [PADDED]
         parameters = parameter_counts(model)
-        budget = settle_budget(stage, causal_lm(model).config, parameters)
+        budget = settle_budget(stage, model, parameters)
         if budget.recompute == "full":
             recompute_activations(model)
         shard_model(model, world, bf16=stage.bf16)
@@ -191,6 +186,7 @@ def make_trainer(
             weight_decay=settings.weight_decay,
             warmup=settings.warmup,
             clip=settings.clip,
+            rates=learning_rates(settings),
             moments=settings.moments,
             rounding=settings.rounding,
             bf16=stage.bf16 if autocast is None else autocast,
@@ -212,17 +208,20 @@ def make_trainer(
     )
 
 
-def settle_budget(stage: StageContext, config: PretrainedConfig, parameters: dict[str, int]) -> Budget:
+def settle_budget(stage: StageContext, model: torch.nn.Module, parameters: dict[str, int]) -> Budget:
     """How the stage is trained, said beside what that needs."""
     budget = settle(
         stage.training,
-        config,
+        causal_lm(model).config,
         parameters["all"],
         parameters["trained"],
         device=stage.device,
         bf16=stage.bf16,
         processes=stage.world.size,
         shards=stage.world.shards,
+        layers=layers_with_gradient(model),
+        copied=copied_weights(model),
+        compilable=prefix_of(model) is None,
     )
     say(f"  memory: {budget}")
     if budget.accelerated:
