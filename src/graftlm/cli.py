@@ -160,6 +160,35 @@ def convert(
 
 
 @app.command()
+def quantize(
+    model: Model,
+    output: Annotated[Path, typer.Argument(help="new folder")],
+    bits: Annotated[int, typer.Option(help="4 or 8")] = 4,
+    method: Annotated[str, typer.Option(help="gptq, awq, absmax or nf4")] = "gptq",
+    group: Annotated[int | None, typer.Option(help="weights that share a scale: 32, 64, 128; 0: a row")] = None,
+    zero_point: Annotated[bool, typer.Option("--zero-point", help="a zero point a group")] = False,
+    mean_bits: Annotated[float | None, typer.Option(help="4, 8 or 16 bits a layer, by measured error")] = None,
+    head: Annotated[bool, typer.Option("--head", help="also the output head")] = False,
+    rest: Annotated[str | None, typer.Option(help="format of what is not quantised: bf16 or fp32")] = None,
+    data: Annotated[Path | None, typer.Option(help="texts to calibrate with and judge by")] = None,
+    rows: Annotated[int | None, typer.Option(help="rows of 512 tokens to calibrate with")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="its data and exam; a run folder has its own")] = None,
+    exam: Annotated[str | None, typer.Option(help="task of the recipe that judges")] = None,
+    max_exam_loss: Annotated[float | None, typer.Option(help="points; 0.5 in 8 bits, 2 in 4")] = None,
+    max_kl: Annotated[float | None, typer.Option(help="nats a token; without an exam 0.01 in 8 bits, 0.1 in 4")] = None,
+    keep_failed: Annotated[bool, typer.Option("--keep-failed", help="keep what the gate stops")] = False,
+) -> None:
+    """Weights in 8 or 4 bits, compared with the model that they were made from."""
+    from graftlm.recipes.quantize_command import quantize as make
+
+    make(
+        model, output, data, recipe, bits=bits, method=method, group=group, symmetric=not zero_point,
+        mean_bits=mean_bits, head=head, rest=rest, rows=rows, exam=exam, max_exam_loss=max_exam_loss, max_kl=max_kl,
+        keep_failed=keep_failed,
+    )  # fmt: skip
+
+
+@app.command()
 def explain(
     words: Annotated[list[str], typer.Argument(metavar="[MODEL] TEXT", help="without a model: `rootstock`")],
     every_block: Annotated[bool, typer.Option("--every-block", help="not only the first and the last")] = False,

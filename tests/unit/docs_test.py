@@ -132,6 +132,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "grpo": own_keys(settings.GrpoStage, PolicyStage),
     "best_of": own_keys(settings.BestOfStage, TrainingStage, ComparedStage),
     "convert": own_keys(settings.ConvertStage, settings.BaseStage),
+    "quantize": own_keys(settings.QuantizeStage, settings.BaseStage),
     "The encoder stage": own_keys(settings.EncoderStage, TrainingStage),
     "The image_text stage": own_keys(settings.ImageTextStage, TrainingStage),
     "Rewards": keys_of(settings.RewardSettings),

@@ -14,9 +14,10 @@ from transformers.utils import logging as transformers_logging
 
 from graftlm.core.errors import ModelError
 from graftlm.models import families as families  # makes the Auto classes know them
-from graftlm.models import llama2c
+from graftlm.models import llama2c, packed_checkpoint
 from graftlm.models.adapters.prefix_files import load_prefix, save_prefix, without_prefix
 from graftlm.models.conversion import foreign_layout
+from graftlm.models.quant_linear import quantised_layers
 from graftlm.models.quantised import Bits, keep_differentiable, quantisation
 from graftlm.models.retired import refuse_retired
 from graftlm.models.trunk import causal_lm, prepare_trunk
@@ -103,11 +104,15 @@ def load_model(
     try:
         if llama2c.is_checkpoint(where):
             model: PreTrainedModel = llama2c.load_model(Path(where)).to(dtype)  # type: ignore[arg-type]
+        elif packed_checkpoint.is_packed(config := load_config(base)):
+            own = packed_checkpoint.read_as_own(config)
+            model = AutoModelForCausalLM.from_pretrained(where, config=own, dtype=dtype, use_safetensors=True)
         else:
             model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, use_safetensors=True)
     except Exception as error:
         raise unloadable("model", base, error) from error
     model.to(device)  # type: ignore[arg-type]
+    keep_differentiable(model)
     prepare_trunk(model)
     load_prefix(model, Path(where))
     return model.eval()
@@ -148,6 +153,8 @@ def save_model(
     with without_prefix(inner):
         if dtype is not None:
             inner.to(dtype)  # type: ignore[arg-type]
+        if quantised_layers(inner):
+            inner.config.quantization_config = packed_checkpoint.describe(inner)
         inner.save_pretrained(folder)
     save_prefix(inner, Path(folder))
     tokenizer.save_pretrained(folder)

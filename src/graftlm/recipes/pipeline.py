@@ -33,6 +33,7 @@ from graftlm.recipes.check import check_recipe
 from graftlm.recipes.findings import print_check
 from graftlm.recipes.launching import refuse_unshared, sharding_of
 from graftlm.recipes.loading import save_recipe
+from graftlm.recipes.quantisation_data import exam_inputs
 from graftlm.recipes.report import write_report
 from graftlm.recipes.schema import Recipe
 from graftlm.recipes.sources import Prompts, read_prompts, source_key
@@ -54,6 +55,7 @@ from graftlm.recipes.stages import (
     preference,
     pretrain,
     prune_vocabulary,
+    quantize,
     reward,
     sft,
 )
@@ -77,6 +79,7 @@ RUN_STAGE: dict[str, Callable[[StageContext], Receipt]] = {
     "grpo": policy.run,
     "best_of": best_of.run,
     "convert": converting.run,
+    "quantize": quantize.run,
     "prune_vocabulary": prune_vocabulary.run,
     "encoder": encoder.run,
     "image_text": image_text.run,
@@ -189,6 +192,7 @@ def run_stage(
     if isinstance(settings, ImageTextStage) and settings.vision:
         inputs["vision"] = model_key(settings.vision)
     inputs |= {block: source_key(recipe.data[block]) for block in settings.blocks}
+    inputs |= exam_inputs(recipe, settings)
     key = world.agreed(stage_key(recipe, settings, inputs, device))
     done = Grown(str(folder / "model"), key)
     if world.agreed(finished_key(folder) == key):

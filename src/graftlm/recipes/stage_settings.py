@@ -434,6 +434,39 @@ class ConvertStage(BaseStage):
         return self.to == "hugging-face"
 
 
+class QuantizeStage(BaseStage):
+    """Weights in 8 or 4 bits, made without gradients; a gate compares the model before and after."""
+
+    stage: Literal["quantize"] = "quantize"
+    blocks: dict[str, float] | list[str] = Field(description="texts and conversations to calibrate with and judge by")
+    method: Literal["absmax", "gptq", "awq", "nf4"] = "gptq"
+    bits: Literal[4, 8] = 4
+    group: Literal[0, 32, 64, 128] | None = Field(
+        None, description="weights that share a scale; 0: a row; by default 64 in 4 bits and a row in 8"
+    )
+    symmetric: bool = Field(True, description="false: a zero point a group; vLLM and graft load it")
+    mean_bits: float | None = Field(None, gt=4, le=16, description="4, 8 or 16 bits a layer, by measured error")
+    head: bool = Field(False, description="also the output head, where it is not the embedding")
+    rest: Literal["bf16", "fp32"] = Field("bf16", description="format of what is not quantised, and of the scales")
+    rows: int = Field(128, gt=0, description="rows of text to calibrate with")
+    row_tokens: int = Field(512, gt=1)
+    exam: str | None = Field(None, description="task of `evaluation` that judges; the first of the domain by default")
+    max_exam_loss: float | None = Field(None, ge=0, description="points; by default 0.5 in 8 bits and 2 in 4")
+    max_kl: float | None = Field(None, ge=0, description="nats a token; without an exam 0.01 in 8 bits and 0.1 in 4")
+    keep_failed: bool = Field(False, description="keep the model also where the gate stops it")
+
+    @model_validator(mode="after")
+    def _nf4_is_fixed(self) -> QuantizeStage:
+        if self.method == "nf4" and (self.bits != 4 or self.group or self.mean_bits or self.head):
+            raise ValueError("nf4 has 4 bits, groups of 64, and neither mean_bits nor head")
+        return self
+
+    @property
+    def group_size(self) -> int | None:
+        """Weights that share a scale; None: a row."""
+        return (self.group or None) if self.group is not None else {4: 64, 8: None}[self.bits]
+
+
 class PruneVocabularyStage(BaseStage):
     """Keep the pieces of the vocabulary that the blocks' texts need; no gradients."""
 
@@ -444,13 +477,13 @@ class PruneVocabularyStage(BaseStage):
 
 Stage = Annotated[
     PretrainStage | SftStage | RewardStage | DpoStage | KtoStage | OrpoStage | SimpoStage | PpoStage | GrpoStage
-    | BestOfStage | InfillStage | ConvertStage | PruneVocabularyStage
+    | BestOfStage | InfillStage | ConvertStage | PruneVocabularyStage | QuantizeStage
     | EncoderStage | ImageTextStage,
     Field(discriminator="stage"),
 ]  # fmt: skip
 STAGE_KINDS = (
     "pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "ppo", "grpo", "best_of", "infill", "convert",
-    "prune_vocabulary", "encoder", "image_text",
+    "prune_vocabulary", "encoder", "image_text", "quantize",
 )  # fmt: skip
 
 

@@ -26,7 +26,8 @@ from graftlm.inference.decoding import PRESETS, Decoding
 from graftlm.inference.generation import generate, stream
 from graftlm.inference.request import Completion, FinishReason
 from graftlm.models.families.glm130b_config import MARKS
-from graftlm.models.loading import load_model, load_tokenizer
+from graftlm.models.loading import load_config, load_model, load_tokenizer
+from graftlm.models.packed_checkpoint import is_packed
 from graftlm.recipes.stages.context import choose_template
 
 SPEECHLESS = ("reward", "encoder", "image_text")
@@ -76,7 +77,9 @@ def load_speaker(model: str, template: str, *, raw: bool = False) -> Speaker:
     where = newest_model(model)
     tokenizer = load_tokenizer(where)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = load_model(where, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32, device=device)
+    # Packed weights are fast on a CPU in bf16 only (ops/int_cpu.py).
+    half = device.type == "cuda" or is_packed(load_config(where))
+    network = load_model(where, dtype=torch.bfloat16 if half else torch.float32, device=device)
     return Speaker(language_model(network, tokenizer, choose_template(template, tokenizer)), raw)
 
 

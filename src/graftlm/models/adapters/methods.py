@@ -6,12 +6,15 @@ from typing import Literal
 
 import torch
 
+from graftlm.core.errors import ModelError
 from graftlm.models.adapters.expand import Expand
 from graftlm.models.adapters.freeze import Freeze
 from graftlm.models.adapters.full import Full
 from graftlm.models.adapters.heads import Heads
 from graftlm.models.adapters.lora import Lora
 from graftlm.models.adapters.prefix import Prefix
+from graftlm.models.quant_linear import quantised_layers
+from graftlm.models.trunk import causal_lm
 
 Method = Literal["full", "lora", "qlora"]
 Adaptation = Full | Freeze | Lora | Prefix | Heads | Expand
@@ -38,6 +41,12 @@ def make_trainable(
     Raises:
         ModelError: the method does not fit the model.
     """
+    if quantised_layers(model):
+        raise ModelError(
+            "its weights are quantised and cannot be trained",
+            where=type(causal_lm(model)).__name__,
+            fix="train the model that it was made from, and quantise the result; or method: qlora on that model",
+        )
     if isinstance(how, str):
         how = Full(weights) if how == "full" else Lora(rank, alpha, dropout, targets)
     return how.apply(model)
