@@ -23,6 +23,8 @@ from workload import SHAPES, gemm_rates, random_model
 from graftlm.inference.decoding import Decoding
 from graftlm.inference.engine import Engine
 from graftlm.inference.request import open_requests
+from graftlm.models.quant_linear import quantised_layers
+from graftlm.models.weight_quantisation import Rounding, quantise_model
 
 PROMPT, ANSWER, MANY, NEW = 64, 256, 256, 128
 
@@ -30,15 +32,23 @@ PROMPT, ANSWER, MANY, NEW = 64, 256, 256, 128
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, default="7b")
+    parser.add_argument("--bits", type=int, choices=(4, 8), help="of the decoder layers' weights, in groups of 64")
+    parser.add_argument("--only-one", action="store_true", help="leave out the 256 requests")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--receipt", type=Path)
     options = parser.parse_args()
     model = random_model(options.shape, torch.device("cuda")).eval()
+    if options.bits:
+        quantise_model(model, Rounding("absmax", options.bits), None)
     speed, (_, products) = bandwidth(), gemm_rates(1.0)
     config = model.config
     vocabulary = config.vocab_size
     multiplied = sum(p.numel() for p in model.parameters()) - model.get_input_embeddings().weight.numel()
+    weight_bytes = 2 * multiplied
+    if options.bits:
+        packed = sum(module.in_features * module.out_features for module in quantised_layers(model).values())
+        multiplied, weight_bytes = multiplied + packed, weight_bytes + packed * (options.bits / 8 + 2 / 64)
     states = 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim  # bytes of a position
     rng = random.Random(0)
     single = [[rng.randrange(5, vocabulary) for _ in range(PROMPT)]]
@@ -50,15 +60,16 @@ def main() -> None:
         print("  ".join(table[-1]), flush=True)
         rows.append({"work": name, "tok_s": found, "limit": limit})
 
-    one_limit = speed / (2 * multiplied)
-    for name, prompts, new, slots in (("one request", single, ANSWER, 1), (f"{MANY} requests", many, NEW, MANY)):
+    one_limit = speed / weight_bytes
+    works = [("one request", single, ANSWER, 1), (f"{MANY} requests", many, NEW, MANY)]
+    for name, prompts, new, slots in works[: 1 if options.only_one else 2]:
         engine = Engine(model, slots=slots, positions=512, compile=not options.no_compile)
         seconds = min(timed(engine, model, prompts, new) for _ in range(3))
         if slots == 1:
             note(name, new / seconds, one_limit)
         else:
             tokens = sum(len(prompt) for prompt in prompts)
-            read = new * 2 * multiplied + sum(states * (len(p) * new + new * new / 2) for p in prompts)
+            read = new * weight_bytes + sum(states * (len(p) * new + new * new / 2) for p in prompts)
             limit = MANY * new / (read / speed + 2 * multiplied * tokens / products / 1e12)
             note(name, MANY * new / seconds, limit)
             print(f"memory: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
@@ -66,7 +77,7 @@ def main() -> None:
         torch.cuda.empty_cache()
     if not options.no_peer:
         note("transformers, one request", transformers_rate(model, single[0]), one_limit)
-    finish({"bench": f"generate {options.shape}", "bandwidth": speed, "rows": rows}, table, options.receipt)
+    finish({"bench": f"generate {options.shape}", "bits": options.bits or 16, "bandwidth": speed, "rows": rows}, table, options.receipt)
 
 
 def timed(engine: Engine, model: torch.nn.Module, prompts: list[list[int]], new: int) -> float:

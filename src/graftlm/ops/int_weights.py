@@ -191,10 +191,10 @@ def _forward(x: torch.Tensor, weight: IntWeight) -> torch.Tensor:
 
 
 def _forward_gpu(x_TI: torch.Tensor, weight: IntWeight) -> torch.Tensor:
-    from graftlm.ops.kernels.int_matmul import dequantised, fused_product
+    from graftlm.ops.kernels.int_matmul import dequantised, int_product
 
     if len(x_TI) <= FUSED_ROWS:
-        return fused_product(x_TI, weight)
+        return int_product(x_TI, weight.words, weight.scale, weight.zero, weight.inputs, weight.bits)
     return x_TI @ dequantised(weight, x_TI.dtype).t()
 
 

@@ -134,6 +134,19 @@ def fused_product(x_TI: torch.Tensor, weight: IntWeight, tile: Tile | None = Non
     return _by_vectors(x_TI, weight, tile) if len(x_TI) <= VECTOR_TOKENS else _by_tiles(x_TI, weight, tile)
 
 
+@torch.library.custom_op("graft::int_product", mutates_args=())
+def int_product(
+    x_TI: torch.Tensor, words: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None, inputs: int, bits: int
+) -> torch.Tensor:
+    """`fused_product` as one operator, which compilers and CUDA graphs take as it is."""
+    return fused_product(x_TI, IntWeight(words, scale, zero, inputs, bits))  # type: ignore[arg-type]
+
+
+@int_product.register_fake
+def _(x_TI, words, scale, zero, inputs, bits):
+    return x_TI.new_empty(len(x_TI), len(words))
+
+
 def _by_vectors(x_TI: torch.Tensor, weight: IntWeight, tile: Tile | None) -> torch.Tensor:
     tile = tile or VECTOR
     (O, I), T = weight.shape, len(x_TI)
