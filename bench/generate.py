@@ -77,7 +77,8 @@ def main() -> None:
         torch.cuda.empty_cache()
     if not options.no_peer:
         note("transformers, one request", transformers_rate(model, single[0]), one_limit)
-    finish({"bench": f"generate {options.shape}", "bits": options.bits or 16, "bandwidth": speed, "rows": rows}, table, options.receipt)
+    result = {"bench": f"generate {options.shape}", "bits": options.bits or 16, "bandwidth": speed, "rows": rows}
+    finish(result, table, options.receipt)
 
 
 def timed(engine: Engine, model: torch.nn.Module, prompts: list[list[int]], new: int) -> float:
