@@ -68,7 +68,7 @@ def run(stage: StageContext) -> Receipt:
         stage, blocks={name: TokenisedBlock(one.train.store, one.held_out.store) for name, one in blocks.items()}
     )
     parameters = count_parameters(model)
-    loaded = Loaded(model, parameters, settle_budget(stage, model.config.text_config, parameters))
+    loaded = Loaded(model, parameters, settle_budget(stage, model.text_model, parameters))
     judge = Judge(stage, settings, blocks, seen)
     before = judge.figures(model)
 
