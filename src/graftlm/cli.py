@@ -145,6 +145,34 @@ def generate(
 
 
 @app.command()
+def merge(
+    out: Annotated[Path, typer.Argument(help="new folder")],
+    models: Annotated[list[str], typer.Argument(help="models, each MODEL or MODEL:weight; or one adapter's folder")],
+    method: Annotated[str, typer.Option(help="linear, slerp, task, ties, dare, dare-ties, wise-ft")] = "linear",
+    base: Annotated[str | None, typer.Option(help="what the models, or the adapter, were trained from")] = None,
+    density: Annotated[float, typer.Option(help="share of each change that ties and dare keep")] = 0.5,
+    scale: Annotated[float, typer.Option(help="factor on the merged change")] = 1.0,
+    alpha: Annotated[float, typer.Option(help="where between the two ends of slerp and wise-ft")] = 0.5,
+    seed: Annotated[int, typer.Option(help="of what dare drops")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; as the base is by default")] = None,
+    texts: Annotated[Path | None, typer.Option(help="texts to compare on, one a line")] = None,
+    mean_kl: Annotated[float, typer.Option(help="gate of an adapter: mean divergence in nats a token")] = 0.01,
+    max_kl: Annotated[float, typer.Option(help="gate of an adapter: greatest divergence")] = 0.5,
+    same: Annotated[float, typer.Option(help="gate of an adapter: share of same likeliest tokens")] = 0.98,
+) -> None:
+    """Merge models of one architecture, or an adapter into its base."""
+    from graftlm.models.merge_gate import Bounds
+    from graftlm.models.merging import Merging
+    from graftlm.recipes.merging import TEXTS, merge_to, read_texts, weighted
+
+    chosen = weighted(models)
+    merge_to(
+        out, chosen, base=base, how=Merging(method, tuple(chosen.values()), density, scale, alpha, seed),
+        precision=dtype, texts=read_texts(texts) if texts else TEXTS, bounds=Bounds(mean_kl, max_kl, same),
+    )  # fmt: skip
+
+
+@app.command()
 def deepspeed(file: Annotated[Path, typer.Argument(help="DeepSpeed's JSON file")]) -> None:
     """Say what each key of a DeepSpeed configuration becomes in a recipe; use it with `parallel: {deepspeed: FILE}`."""
     from graftlm.recipes.compat.deepspeed import show_deepspeed

@@ -18,7 +18,7 @@ from graftlm.core.errors import GraftError
 from graftlm.core.offline import offline
 from graftlm.data.cleaning import text_of_sample
 from graftlm.models.adapters import make_trainable, parameter_counts
-from graftlm.models.loading import load_config, load_tokenizer
+from graftlm.models.loading import load_config, load_tokenizer, locate
 from graftlm.recipes.budget import Budget, settle
 from graftlm.recipes.check_blocks import COMPARED, check_block, check_leaks, example, first_samples
 from graftlm.recipes.findings import CheckResult, print_check
@@ -36,6 +36,7 @@ from graftlm.recipes.stage_settings import (
     RewardStage,
     Stage,
     TrainingStage,
+    merged_models,
 )
 from graftlm.recipes.stages.base import prepare_base, tokenizer_key
 from graftlm.recipes.stages.blocks import tokens_for_epochs
@@ -126,7 +127,14 @@ def _tokenise_blocks(
 
 
 def _check_readable(found: CheckResult, name: str, stage: BaseStage, recipe: Recipe) -> None:
-    """A stage without gradients: whether its blocks can be read."""
+    """A stage without gradients: whether its blocks can be read, and whether the models that it merges are there."""
+    for model in merged_models(stage):
+        if model in recipe.stages or model == "base":
+            continue
+        try:
+            locate(model)
+        except GraftError as error:
+            found.error(f"stages.{name}", f"{error.where}: {error.reason}", error.fix or "")
     for block in stage.blocks:
         try:
             first_samples(block, recipe.data[block])

@@ -42,7 +42,7 @@ from graftlm.recipes.stage_settings import (
     RewardStage,
     unsafe_blocks,
 )
-from graftlm.recipes.stages import best_of, policy, preference, pretrain, reward, sft
+from graftlm.recipes.stages import best_of, merge, policy, preference, pretrain, reward, sft
 from graftlm.recipes.stages.base import model_key, prepare_base, tokenizer_key
 from graftlm.recipes.stages.context import Grown, StageContext, choose_bf16, choose_device, choose_template
 from graftlm.recipes.stages.evaluate import evaluate, print_scores
@@ -61,6 +61,7 @@ RUN_STAGE: dict[str, Callable[[StageContext], Receipt]] = {
     "ppo": policy.run,
     "grpo": policy.run,
     "best_of": best_of.run,
+    "merge": merge.run,
 }
 
 
@@ -167,6 +168,7 @@ def run_stage(
     tokenizer = load_tokenizer(start.where)  # a stage may have changed it
     words = tokenizer_key(tokenizer, recipe.template)
     inputs = {"model": start.key, "tokenizer": words} | reward_inputs(settings, models)
+    inputs |= merge.merge_inputs(settings, models)
     inputs |= {block: source_key(recipe.data[block]) for block in settings.blocks}
     key = world.agreed(stage_key(recipe, settings, inputs, device))
     done = Grown(str(folder / "model"), key)
