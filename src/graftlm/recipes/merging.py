@@ -119,7 +119,8 @@ def _merge_models(
     merged = logits_of(load_model(str(folder), dtype=torch.float32, device=_device()), prompts)
     if not all(bool(logits.isfinite().all()) for logits in merged):
         raise ModelError("the merged model's logits are not finite", where=str(folder), fix="try smaller weights")
-    figures: Figures = {"merged": f"{len(models)} model{'' if len(models) == 1 else 's'} by {how.method}", "tensors": tensors}
+    count = f"{len(models)} model{'' if len(models) == 1 else 's'}"
+    figures: Figures = {"merged": f"{count} by {how.method}", "tensors": tensors}
     for place in dict.fromkeys([*([base] if base else []), *models]):
         found = agreement(logits_of(load_model(place, dtype=torch.float32, device=_device()), prompts), merged)
         figures[f"mean KL from {place}"] = found.mean_kl
