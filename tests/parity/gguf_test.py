@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,15 +26,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from graftlm.core.files import cache_folder
 from graftlm.data.worlds import generate
+from graftlm.models import gguf_families
 from graftlm.models.gguf_export import write_gguf
 from graftlm.models.gguf_pieces import merge_by_score
 from graftlm.models.gguf_words import probes
 from graftlm.models.loading import load_model, load_tokenizer, save_model
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="the extra `gguf` is not installed"),
-]
+gguf = pytest.importorskip("gguf", reason="the extra `gguf` is not installed")
+pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 SMALL = {
     "vocab_size": 3072, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -54,8 +55,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gemma2": SMALL | {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 64},
 }
 BUILD = {
-    "CMAKE_ARGS": "-DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF "
-    "-DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DMTMD_BUILD=OFF",
+    "CMAKE_ARGS": "-DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF "
+    "-DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DMTMD_BUILD=OFF",
     "CMAKE_BUILD_PARALLEL_LEVEL": "2",
 }
 
@@ -138,18 +139,47 @@ def test_a_random_model_says_the_same_in_llama_cpp(name, llama_cpp, parity, tmp_
     draw = random.Random(0)
     rows = [[draw.randrange(6, 3072) for _ in range(length)] for length in (5, 40, 120)]
     found = llama_cpp(tmp_path / "model.gguf", rows=rows, greedy=[[rows[1], 40]])
-    parity(name, "llama.cpp, GGUF f32", *apart(found["logits"], own_logits(model, rows)))
+    # llama.cpp looks GELU up in a table of 16-bit floats: what differs there is its rounding.
+    bound = 5e-3 if name.startswith(("gpt2", "gemma")) else 1e-4
+    parity(name, "llama.cpp, GGUF f32", *apart(found["logits"], own_logits(model, rows)), bound=bound)
     assert found["greedy"] == [own_greedy(model, rows[1], 40)]
 
 
-@pytest.mark.parametrize(("kind", "bound"), [("f32", 1e-4), ("bf16", 0.1), ("f16", 0.1), ("q8_0", 0.6), ("q4_0", 3.0)])
+def test_rows_that_stay_where_they_are_show(llama_cpp, parity, tmp_path, monkeypatch):
+    """Without the change of rows the rotation mixes other pairs of numbers."""
+    plain = dataclasses.replace(gguf_families.FAMILIES["llama"], change=lambda name, tensor, config: tensor)
+    monkeypatch.setattr(gguf_families, "FAMILIES", {"llama": plain})
+    model = random_model("llama", SMALL)
+    save_model(model, load_tokenizer("rootstock"), tmp_path / "model")
+    write_gguf(str(tmp_path / "model"), tmp_path / "model.gguf", "f32")
+    rows = [list(range(100, 140))]
+    found = llama_cpp(tmp_path / "model.gguf", rows=rows)
+    parity.differs("llama", "rows of q and k not interleaved", apart(found["logits"], own_logits(model, rows))[0])
+
+
+def as_written(file: Path) -> PreTrainedModel:
+    """The rootstock with the weights of its GGUF file, dequantised, heads' rows put back in halves."""
+    model = load_model("rootstock", dtype=torch.float32, device=CPU)
+    known = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, model.config.num_hidden_layers)
+    stored = {tensor.name: gguf.dequantize(tensor.data, tensor.tensor_type) for tensor in gguf.GGUFReader(file).tensors}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            values = torch.tensor(stored[known.get_name(name, try_suffixes=(".weight",))])
+            if "q_proj" in name or "k_proj" in name:
+                values = values.view(4, 32, 2, 256).transpose(1, 2).reshape(256, 256)
+            parameter.copy_(values)
+    return model
+
+
+@pytest.mark.parametrize(("kind", "bound"), [("f32", 1e-4), ("bf16", 0.1), ("f16", 0.1), ("q8_0", 0.8), ("q4_0", 0.8)])
 def test_the_rootstock_says_the_same_in_llama_cpp(kind, bound, llama_cpp, parity, tmp_path):
-    """f32 exactly; with fewer bits llama.cpp rounds activations, too: the numbers are its own arithmetic's."""
-    tokenizer, model = load_tokenizer("rootstock"), load_model("rootstock", dtype=torch.float32, device=CPU)
+    """Against the weights as they were written. In fewer than 32 bits llama.cpp rounds activations, too: the bounds
+    are its arithmetic's."""
     write_gguf("rootstock", tmp_path / "model.gguf", kind)
+    tokenizer, model = load_tokenizer("rootstock"), as_written(tmp_path / "model.gguf")
     asked = [
         "<|begin|><|user|>" + text + "<|end|><|assistant|>"
-        for text in ("What is 12 + 7?", "What is a fever?", "医生，我头痛怎么办？", "Translate into Chinese: good morning")
+        for text in ("What is 12 + 7?", "What is a fever?", "医生，我头痛怎么办？", "Translate into Chinese: good day")
     ]
     rows = [tokenizer(text)["input_ids"] for text in asked]
     found = llama_cpp(tmp_path / "model.gguf", rows=rows, texts=asked, greedy=[[row, 24] for row in rows])
@@ -172,7 +202,7 @@ def test_the_rootstocks_words_are_cut_alike(llama_cpp, tmp_path):
     wanted = tokenizer(texts, add_special_tokens=False)["input_ids"]
     odd = [text for text, one, other in zip(texts, found, wanted, strict=True) if one != other]
     assert 0 < len(odd) < 0.05 * len(texts)
-    assert all("  " in text or "\n " in text or "\t " in text or text.split() != text.split(" ") for text in odd)
+    assert all(re.search(r"\s\s", text) for text in odd)
 
 
 def sentencepiece_like() -> PreTrainedTokenizerFast:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from tokenizers import Tokenizer as RustTokenizer
 
@@ -12,9 +13,16 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _TEXTS = (
-    "The quick brown fox jumps over the lazy dog.", "Hello,  world!  two  spaces", "中文测试，今天天气很好。", "a\nb\n\nc\td",
-    "naïve café 1234 5,678.90", "def f(x):\n    return x + 1", "😀 emoji ½ ≠ ∑", "don't we'll I'm", "日本語 한국어 русский",
-)  # fmt: skip
+    "The quick brown fox jumps over the lazy dog.",
+    "Hello,  world!  two  spaces",
+    "中文测试，今天天气很好。",
+    "a\nb\n\nc\td",
+    "naïve café 1234 5,678.90",
+    "def f(x):\n    return x + 1",
+    "😀 emoji ½ ≠ ∑",
+    "don't we'll I'm",
+    "日本語 한국어 русский",
+)
 
 
 def added_type(special: bool) -> int:
@@ -42,7 +50,7 @@ def scores_fit(tokenizer: RustTokenizer, pieces: Sequence[str], scores: Sequence
     score_of = dict(zip(pieces, scores, strict=True))
     for text in _TEXTS:
         found = merge_by_score(prefix + text.replace(" ", "▁"), score_of)
-        if found != [token for token in tokenizer.encode(text, add_special_tokens=False).tokens]:
+        if found != list(tokenizer.encode(text, add_special_tokens=False).tokens):
             return text
     return None
 
@@ -52,8 +60,8 @@ def merge_by_score(text: str, score_of: dict[str, float]) -> list[str]:
     the end falls apart into bytes."""
     parts = list(text)
     while True:
-        unions = [(score_of[a + b], -place) for place, (a, b) in enumerate(zip(parts, parts[1:], strict=False))
-                  if a + b in score_of]  # fmt: skip
+        pairs = enumerate(left + right for left, right in pairwise(parts))
+        unions = [(score_of[union], -place) for place, union in pairs if union in score_of]
         if not unions:
             break
         place = -max(unions)[1]

@@ -47,10 +47,12 @@ def token_table(tokenizer: Tokenizer, size: int, where: str) -> TokenTable:
         ModelError: llama.cpp has no tokenizer of this sort.
     """
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    left_out = [token["content"] for token in rules["added_tokens"] if token["id"] >= size]
+    notes = [f"left out, the model has no row for them: {', '.join(left_out)}"] if left_out else []
     if rules["model"].get("type") == "BPE" and _kinds(rules["pre_tokenizer"]) & {"ByteLevel"}:
-        return _byte_level(tokenizer, rules, size, where)
+        return _byte_level(tokenizer, rules, size, where, notes)
     if rules["model"].get("type") == "BPE" and rules["model"].get("byte_fallback"):
-        return _sentencepiece(tokenizer, rules, size, where)
+        return _sentencepiece(tokenizer, rules, size, where, notes)
     raise ModelError(
         f"its tokenizer ({rules['model'].get('type')}) is neither byte-level BPE nor sentencepiece's BPE",
         where=where,
@@ -58,17 +60,22 @@ def token_table(tokenizer: Tokenizer, size: int, where: str) -> TokenTable:
     )
 
 
-def _byte_level(tokenizer: Tokenizer, rules: dict[str, Any], size: int, where: str) -> TokenTable:
+def _byte_level(
+    tokenizer: Tokenizer, rules: dict[str, Any], size: int, where: str, notes: list[str]
+) -> TokenTable:
     words = choose_words(tokenizer.backend_tokenizer, where)
-    notes = [] if words.exact else ["llama.cpp cuts runs of white space before a word in another way: other tokens"]
+    if not words.exact:
+        notes = [*notes, "llama.cpp cuts runs of white space before a word in another way: other tokens"]
     if rules["normalizer"] is not None:
-        notes.append(f"llama.cpp does not normalise text ({rules['normalizer']['type']})")
+        notes = [*notes, f"llama.cpp does not normalise text ({rules['normalizer']['type']})"]
     pieces, types = _pieces(tokenizer, rules, size)
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in rules["model"]["merges"]]
     return TokenTable("gpt2", pieces, types, words=words.name, merges=merges, notes=notes)
 
 
-def _sentencepiece(tokenizer: Tokenizer, rules: dict[str, Any], size: int, where: str) -> TokenTable:
+def _sentencepiece(
+    tokenizer: Tokenizer, rules: dict[str, Any], size: int, where: str, notes: list[str]
+) -> TokenTable:
     space_before, everywhere = _space_rule(rules, where)
     pieces, types = _pieces(tokenizer, rules, size)
     types = [byte_type(piece) if kind == NORMAL else kind for piece, kind in zip(pieces, types, strict=True)]
@@ -83,7 +90,8 @@ def _sentencepiece(tokenizer: Tokenizer, rules: dict[str, Any], size: int, where
             where=where,
             fix="export with --to hugging-face",
         )
-    notes = [] if everywhere or not space_before else ["llama.cpp puts a space after special tokens, too"]
+    if space_before and not everywhere:
+        notes = [*notes, "llama.cpp puts a space after special tokens, too"]
     return TokenTable("llama", pieces, types, scores=scores, space_before=space_before, notes=notes)
 
 
@@ -101,12 +109,18 @@ def _space_rule(rules: dict[str, Any], where: str) -> tuple[bool, bool]:
 
 
 def _pieces(tokenizer: Tokenizer, rules: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
-    """Piece and type of each id; rows of the embedding that stand for no token are unused."""
+    """Piece and type of each id; rows of the embedding that stand for no token are unused.
+
+    Tokens without a row (transformers adds a class's own marks to any vocabulary) are left out.
+    """
     pieces = [f"[unused{number}]" for number in range(size)]
     types = [UNUSED] * size
     for piece, number in rules["model"]["vocab"].items():
-        pieces[number], types[number] = piece, NORMAL
+        if number < size:
+            pieces[number], types[number] = piece, NORMAL
     for token in rules["added_tokens"]:
+        if token["id"] >= size:
+            continue
         pieces[token["id"]], types[token["id"]] = token["content"], added_type(token["special"])
     return pieces, types
 

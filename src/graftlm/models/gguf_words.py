@@ -1,8 +1,8 @@
 """A byte-level BPE tokenizer as llama.cpp sees it: which of its fixed ways of cutting text into words fits.
 
-llama.cpp does not read a tokenizer's own rules. It knows a list of named *pre-tokenizers*, each some regular expressions
-(its file src/llama-vocab.cpp); the GGUF file names one. Which one fits is measured here, not guessed: the tokenizer is
-given each way in turn and has to make the same tokens of many texts.
+llama.cpp does not read a tokenizer's own rules. It knows a list of named *pre-tokenizers*, each some regular
+expressions (its file src/llama-vocab.cpp); the GGUF file names one. Which one fits is measured here, not guessed: the
+tokenizer is given each way in turn and has to make the same tokens of many texts.
 """
 
 from __future__ import annotations
