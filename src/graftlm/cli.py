@@ -173,6 +173,21 @@ def merge(
 
 
 @app.command()
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Argument(help="new folder")],
+    to: Annotated[str, typer.Option(help="hugging-face, gguf or ollama")],
+    kind: Annotated[str | None, typer.Option("--type", help="f32, f16, bf16, q8_0, q5_0, q4_0 …")] = None,
+    licence: Annotated[str | None, typer.Option(help="for the model card, as apache-2.0")] = None,
+    template: Template = "own",
+) -> None:
+    """Write a model for other programs: Hugging Face with a model card, GGUF, Ollama."""
+    from graftlm.recipes.exporting import export_model
+
+    export_model(model, out, to, kind=kind, licence=licence, template=template)
+
+
+@app.command()
 def deepspeed(file: Annotated[Path, typer.Argument(help="DeepSpeed's JSON file")]) -> None:
     """Say what each key of a DeepSpeed configuration becomes in a recipe; use it with `parallel: {deepspeed: FILE}`."""
     from graftlm.recipes.compat.deepspeed import show_deepspeed

@@ -18,6 +18,8 @@ from graftlm.core.errors import GraftError
 from graftlm.core.offline import offline
 from graftlm.data.cleaning import text_of_sample
 from graftlm.models.adapters import make_trainable, parameter_counts
+from graftlm.models.gguf_export import check_type
+from graftlm.models.gguf_families import family_of
 from graftlm.models.loading import load_config, load_tokenizer, locate
 from graftlm.recipes.budget import Budget, settle
 from graftlm.recipes.check_blocks import COMPARED, check_block, check_leaks, example, first_samples
@@ -29,6 +31,7 @@ from graftlm.recipes.sources import read_prompts
 from graftlm.recipes.stage_settings import (
     BaseStage,
     BestOfStage,
+    ExportStage,
     GradientStage,
     PolicyStage,
     PreferenceStage,
@@ -70,7 +73,7 @@ def check_recipe(recipe: Recipe, base: str) -> CheckResult:
     seen = Seen({}, {})
     for name, stage in recipe.stages.items():
         if not isinstance(stage, GradientStage):
-            _check_readable(found, name, stage, recipe)
+            _check_readable(found, name, stage, recipe, base)
             continue
         if isinstance(stage, PolicyStage | BestOfStage):
             _check_prompts(found, name, stage, recipe, base, seen)
@@ -126,15 +129,17 @@ def _tokenise_blocks(
     return blocks if len(blocks) == len(stage.blocks) else {}
 
 
-def _check_readable(found: CheckResult, name: str, stage: BaseStage, recipe: Recipe) -> None:
-    """A stage without gradients: whether its blocks can be read, and whether the models that it merges are there."""
-    for model in merged_models(stage):
-        if model in recipe.stages or model == "base":
-            continue
-        try:
-            locate(model)
-        except GraftError as error:
-            found.error(f"stages.{name}", f"{error.where}: {error.reason}", error.fix or "")
+def _check_readable(found: CheckResult, name: str, stage: BaseStage, recipe: Recipe, base: str) -> None:
+    """A stage without gradients: whether what it reads is there and what it is to write can be written."""
+    try:
+        for model in merged_models(stage):
+            if model not in recipe.stages and model != "base":
+                locate(model)
+        if isinstance(stage, ExportStage) and stage.to != "hugging-face":
+            check_type(stage.type or "f16")
+            family_of(load_config(base), base)
+    except GraftError as error:
+        found.error(f"stages.{name}", f"{error.where}: {error.reason}", error.fix or "")
     for block in stage.blocks:
         try:
             first_samples(block, recipe.data[block])

@@ -42,7 +42,7 @@ from graftlm.recipes.stage_settings import (
     RewardStage,
     unsafe_blocks,
 )
-from graftlm.recipes.stages import best_of, merge, policy, preference, pretrain, reward, sft
+from graftlm.recipes.stages import best_of, export, merge, policy, preference, pretrain, reward, sft
 from graftlm.recipes.stages.base import model_key, prepare_base, tokenizer_key
 from graftlm.recipes.stages.context import Grown, StageContext, choose_bf16, choose_device, choose_template
 from graftlm.recipes.stages.evaluate import evaluate, print_scores
@@ -62,6 +62,7 @@ RUN_STAGE: dict[str, Callable[[StageContext], Receipt]] = {
     "grpo": policy.run,
     "best_of": best_of.run,
     "merge": merge.run,
+    "export": export.run,
 }
 
 

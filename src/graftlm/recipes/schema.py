@@ -122,7 +122,7 @@ class Recipe(Part):
             if start and start not in [*earlier, "base"]:
                 raise ValueError(f"stages.{name}.from names `{start}`, which is not an earlier stage")
             if start in earlier and not earlier[start].makes_language_model:
-                raise ValueError(f"stages.{name}.from names `{start}`, which is a reward model")
+                raise ValueError(f"stages.{name}.from names `{start}`, which makes no language model")
             for model in reward_models(stage):
                 if model in self.stages and not isinstance(earlier.get(model), RewardStage):
                     raise ValueError(f"stages.{name}.reward names `{model}`, which is not an earlier reward stage")

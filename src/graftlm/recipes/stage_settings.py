@@ -347,12 +347,33 @@ class MergeStage(BaseStage):
         return self.models if isinstance(self.models, dict) else dict.fromkeys(self.models, 1.0)
 
 
+class ExportStage(BaseStage):
+    """The model before it, for another program; makes nothing that later stages could start from."""
+
+    stage: Literal["export"] = "export"
+    to: Literal["hugging-face", "gguf", "ollama"] = Field(description="which program's format")
+    type: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] | None = Field(
+        None, description="format of the weights; as they are stored by default"
+    )
+    licence: str | None = Field(None, description="for the model card, as apache-2.0")
+
+    @model_validator(mode="after")
+    def _hub_types(self) -> ExportStage:
+        if self.to == "hugging-face" and (self.type or "f32") not in ("f32", "f16", "bf16"):
+            raise ValueError(f"type: {self.type} belongs to gguf and ollama")
+        return self
+
+    @property
+    def makes_language_model(self) -> bool:
+        return False
+
+
 Stage = Annotated[
     PretrainStage | SftStage | RewardStage | DpoStage | KtoStage | OrpoStage | SimpoStage | PpoStage | GrpoStage
-    | BestOfStage | MergeStage,
+    | BestOfStage | MergeStage | ExportStage,
     Field(discriminator="stage"),
 ]  # fmt: skip
-STAGE_KINDS = ("pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "ppo", "grpo", "best_of", "merge")
+STAGE_KINDS = ("pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "ppo", "grpo", "best_of", "merge", "export")
 
 
 def reward_models(stage: BaseStage) -> list[str]:

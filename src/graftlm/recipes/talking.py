@@ -63,7 +63,8 @@ def newest_model(place: str) -> str:
     stages = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["stages"]
     folders = (folder / f"{number:02d}-{name}" for number, name in enumerate(stages, 1))
     finished = takewhile(lambda stage: (stage / "receipt.json").is_file(), folders)
-    speaking = [stage for stage in finished if read_json(stage / "receipt.json").get("kind") != "reward"]
+    mute = ("reward", "export")
+    speaking = [stage for stage in finished if read_json(stage / "receipt.json").get("kind") not in mute]
     if not speaking:
         raise GraftError(
             "no language model of this run is finished", where=place, fix="let `graft run` finish at least one stage"

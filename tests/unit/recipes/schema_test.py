@@ -180,7 +180,7 @@ REWARD_STAGES: dict[str, Any] = {
 def test_a_reward_model_is_no_start() -> None:
     made = recipe(stages=REWARD_STAGES)
     assert [made.start_of(name) for name in made.stages] == ["base", "sft", "sft", "ppo"]
-    with pytest.raises(ValidationError, match=r"stages\.ppo\.from names `scores`, which is a reward model"):
+    with pytest.raises(ValidationError, match=r"stages\.ppo\.from names `scores`, which makes no language model"):
         recipe(stages=REWARD_STAGES | {"ppo": REWARD_STAGES["ppo"] | {"from": "scores"}})
 
 
