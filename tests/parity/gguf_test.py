@@ -20,17 +20,23 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as RustTokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from graftlm.core.files import cache_folder
-from graftlm.data.worlds import generate
+from graftlm.data.worlds import generate as generate_world
+from graftlm.inference.decoding import Decoding
+from graftlm.inference.generation import generate
 from graftlm.models import gguf_families
 from graftlm.models.gguf_export import write_gguf
 from graftlm.models.gguf_pieces import merge_by_score
 from graftlm.models.gguf_words import probes
 from graftlm.models.loading import load_model, load_tokenizer, save_model
+from graftlm.recipes.loading import load_recipe
+from graftlm.recipes.pipeline import run_recipe
+from graftlm.recipes.talking import load_speaker
 
 gguf = pytest.importorskip("gguf", reason="the extra `gguf` is not installed")
 pytestmark = pytest.mark.slow
@@ -196,7 +202,7 @@ def test_the_rootstocks_words_are_cut_alike(llama_cpp, tmp_path):
     made = write_gguf("rootstock", tmp_path / "model.gguf", "f32")
     assert any("white space" in note for note in made.notes)
     texts = [text for text in probes(tokenizer.backend_tokenizer) if "\0" not in text]
-    world = generate("clinic", "documents", count=200)
+    world = generate_world("clinic", "documents", count=200)
     texts += [sample.text for sample in world]
     found = llama_cpp(tmp_path / "model.gguf", texts=texts)["tokens"]
     wanted = tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -205,13 +211,39 @@ def test_the_rootstocks_words_are_cut_alike(llama_cpp, tmp_path):
     assert all(re.search(r"\s\s", text) for text in odd)
 
 
+def test_a_trained_and_merged_model_answers_alike(llama_cpp, tmp_path):
+    """An adapter trained on the clinic, merged, exported: the same greedy answers to consultations."""
+    recipe = {
+        "name": "clinic", "base": "rootstock", "output": str(tmp_path / "run"), "device": "cpu", "save_as": "bf16",
+        "data": {"talk": {"world": "clinic", "part": "consultations", "count": 400}},
+        "stages": {
+            "sft": {"stage": "sft", "blocks": ["talk"], "tokens": 30_000, "method": "lora", "learning_rate": 2e-3},
+            "file": {"stage": "export", "to": "gguf", "type": "f32"},
+        },
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    run = run_recipe(load_recipe(tmp_path / "recipe.yaml"))
+    speaker = load_speaker(str(run), "own")
+    asked = [sample.turns[:1] for sample in generate_world("clinic", "consultations", count=12, start=2000)]
+    prompts = [speaker.prompt(list(turns)) for turns in asked]
+    stops = speaker.subject.stop_ids
+    answers = generate(
+        speaker.subject.model, prompts, Decoding(greedy=True, max_new_tokens=40), stop_ids=stops, pad_id=0
+    )
+    found = llama_cpp(run / "02-file" / "export" / "clinic-f32.gguf", greedy=[[prompt, 40] for prompt in prompts])
+    for theirs, ours in zip(found["greedy"], answers, strict=True):
+        assert theirs[: len(ours.tokens)] == list(ours.tokens)
+        assert len(ours.tokens) == 40 or theirs[len(ours.tokens)] in stops
+    assert len({answer.tokens for answer in answers}) > 3
+
+
 def sentencepiece_like() -> PreTrainedTokenizerFast:
     """LLaMA 2's sort: BPE over characters, ▁ for spaces, bytes for what is unknown."""
     rust = RustTokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     rust.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
     marks = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     trainer = trainers.BpeTrainer(vocab_size=900, special_tokens=marks, show_progress=False)
-    rust.train_from_iterator((sample.text for sample in generate("clinic", "documents", count=150)), trainer)
+    rust.train_from_iterator((sample.text for sample in generate_world("clinic", "documents", count=150)), trainer)
     described = json.loads(rust.to_str())
     described["pre_tokenizer"] = None
     described["added_tokens"] = described["added_tokens"][:3]  # bytes are pieces, no special tokens
@@ -231,7 +263,7 @@ def test_a_sentencepiece_vocabulary_is_cut_alike(llama_cpp, tmp_path):
     made = write_gguf(str(tmp_path / "model"), tmp_path / "model.gguf", "f32")
     assert made.words == "sentencepiece"
     texts = ["Hello, world!  two  spaces", "中文测试，😀", "a\nb\tc", "The patient has a fever.", "naïve 1234", "x"]
-    texts += [sample.text[:300] for sample in generate("clinic", "documents", count=40, start=1000)]
+    texts += [sample.text[:300] for sample in generate_world("clinic", "documents", count=40, start=1000)]
     texts += ["<s>The fever</s>"]
     found = llama_cpp(tmp_path / "model.gguf", texts=texts)["tokens"]
     assert found == tokenizer(texts, add_special_tokens=False)["input_ids"]

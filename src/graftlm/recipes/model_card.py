@@ -47,7 +47,7 @@ def model_card(model: str, title: str, licence: str | None) -> str:
         run = gather(origin.run, recipe, read_scores(origin.run, recipe))
     parts = [_head(run, licence), f"# {title}\n"]
     if origin is None or run is None:
-        parts.append(f"A language model, exported by graft {graftlm.__version__}. Of its training no receipt is here.\n")
+        parts.append(f"A model, exported by graft {graftlm.__version__}. Of its training there is no receipt.\n")
     else:
         parts += [_story(run, origin), _scores(run, origin), _data(run, origin), _settings(origin)]
     parts += [_use(title), _licence(licence)]
