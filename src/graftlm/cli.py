@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -189,6 +189,35 @@ def quantize(
 
 
 @app.command()
+def merge(
+    out: Annotated[Path, typer.Argument(help="new folder")],
+    models: Annotated[list[str], typer.Argument(help="models, each MODEL or MODEL:weight; or one adapter's folder")],
+    method: Annotated[str, typer.Option(help="linear, slerp, task, ties, dare, dare-ties, wise-ft")] = "linear",
+    base: Annotated[str | None, typer.Option(help="what the models, or the adapter, were trained from")] = None,
+    density: Annotated[float, typer.Option(help="share of each change that ties and dare keep")] = 0.5,
+    scale: Annotated[float, typer.Option(help="factor on the merged change")] = 1.0,
+    alpha: Annotated[float, typer.Option(help="where between the two ends of slerp and wise-ft")] = 0.5,
+    seed: Annotated[int, typer.Option(help="of what dare drops")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; as the base is by default")] = None,
+    texts: Annotated[Path | None, typer.Option(help="texts to compare on, one a line")] = None,
+    mean_kl: Annotated[float, typer.Option(help="gate of an adapter: mean divergence in nats a token")] = 0.01,
+    max_kl: Annotated[float, typer.Option(help="gate of an adapter: greatest divergence")] = 0.5,
+    same: Annotated[float, typer.Option(help="gate of an adapter: share of same likeliest tokens")] = 0.98,
+) -> None:
+    """Merge models of one architecture, or an adapter into its base."""
+    from graftlm.models.merge_gate import Bounds
+    from graftlm.models.merging import MergeMethod, Merging
+    from graftlm.recipes.merging import TEXTS, merge_to, read_texts, weighted
+
+    chosen = weighted(models)
+    how = Merging(cast(MergeMethod, method), tuple(chosen.values()), density, scale, alpha, seed)
+    merge_to(
+        out, chosen, base=base, how=how,
+        precision=dtype, texts=read_texts(texts) if texts else TEXTS, bounds=Bounds(mean_kl, max_kl, same),
+    )  # fmt: skip
+
+
+@app.command()
 def explain(
     words: Annotated[list[str], typer.Argument(metavar="[MODEL] TEXT", help="without a model: `rootstock`")],
     every_block: Annotated[bool, typer.Option("--every-block", help="not only the first and the last")] = False,
@@ -235,6 +264,21 @@ def retrieve_images(
     from graftlm.recipes.image_retrieval import retrieve_images
 
     retrieve_images(model, folder, query, top)
+
+
+@app.command()
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Argument(help="new folder")],
+    to: Annotated[str, typer.Option(help="hugging-face, gguf or ollama")],
+    kind: Annotated[str | None, typer.Option("--type", help="f32, f16, bf16, q8_0, q5_0, q4_0 …")] = None,
+    licence: Annotated[str | None, typer.Option(help="for the model card, as apache-2.0")] = None,
+    template: Template = "own",
+) -> None:
+    """Write a model for other programs: Hugging Face with a model card, GGUF, Ollama."""
+    from graftlm.recipes.exporting import export_model
+
+    export_model(model, out, to, kind=kind, licence=licence, template=template)
 
 
 @app.command()

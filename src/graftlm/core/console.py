@@ -17,9 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-# Output that goes to a file or a pipe has no width of its own: 120 columns hold every table.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
-error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+# Output that goes to a file or a pipe has no width of its own: 120 columns hold every table. `:x:` is no emoji.
+console = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+error_console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def progress_bar() -> Progress:

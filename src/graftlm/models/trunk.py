@@ -253,7 +253,7 @@ def next_states(
         lengths_S: positions of each slot that are seen, the new one included.
         cache: expects the tokens at these positions, and is on the model.
     """
-    return _decoder(model)(
+    return decoder_of(model)(
         input_ids=tokens_S[:, None],
         position_ids=positions_S[:, None],
         attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=tokens_S.device),  # as in packed rows
@@ -281,7 +281,7 @@ def positions_of(boundaries: torch.Tensor, tokens: int) -> torch.Tensor:
     return torch.arange(tokens, device=boundaries.device) - starts_T
 
 
-def _decoder(model: torch.nn.Module) -> torch.nn.Module:
+def decoder_of(model: torch.nn.Module) -> torch.nn.Module:
     inner = causal_lm(model)
     return getattr(inner, inner.base_model_prefix, None) or inner.model
 
@@ -296,7 +296,7 @@ def _packed_states(
 ) -> torch.Tensor:
     longest = int(boundaries.diff().max()) if longest is None else longest
     layout = lay_out(boundaries, len(tokens_T), longest, causal_lm(model).graft_kernel)  # type: ignore[arg-type]
-    return _decoder(model)(
+    return decoder_of(model)(
         input_ids=tokens_T[None],
         position_ids=positions_of(boundaries, len(tokens_T))[None],
         # A mask of four dimensions is passed on as it is: no [T, T] mask is built, our entry needs none.
@@ -319,7 +319,7 @@ def _padded_states(
     model: torch.nn.Module, tokens_T: torch.Tensor, boundaries: torch.Tensor, longest: int | None = None
 ) -> torch.Tensor:
     """Documents of like length form one padded batch, so that at most half of what is computed is padding."""
-    decoder = _decoder(model)
+    decoder = decoder_of(model)
     takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
     found, places = [], []
     for place_NL, real_NL in documents_of_like_length(boundaries):

@@ -18,7 +18,9 @@ from graftlm.core.errors import GraftError, ModelError
 from graftlm.core.offline import offline
 from graftlm.data.cleaning import text_of_sample
 from graftlm.models.adapters import copied_weights, layers_with_gradient, make_trainable, parameter_counts
-from graftlm.models.loading import load_config, load_tokenizer
+from graftlm.models.gguf_export import check_type
+from graftlm.models.gguf_families import family_of
+from graftlm.models.loading import load_config, load_tokenizer, locate
 from graftlm.models.trunk import causal_lm
 from graftlm.recipes.adapting import adaptation_of
 from graftlm.recipes.blanks import refuse_mismatch
@@ -35,6 +37,7 @@ from graftlm.recipes.stage_settings import (
     BaseStage,
     BestOfStage,
     EncoderStage,
+    ExportStage,
     GradientStage,
     ImageTextStage,
     PolicyStage,
@@ -42,6 +45,7 @@ from graftlm.recipes.stage_settings import (
     RewardSettings,
     RewardStage,
     TrainingStage,
+    merged_models,
 )
 from graftlm.recipes.stages.base import prepare_base, tokenizer_key
 from graftlm.recipes.stages.blocks import tokens_for_epochs
@@ -76,7 +80,7 @@ def check_recipe(recipe: Recipe, base: str) -> CheckResult:
     seen = Seen({}, {})
     for name, stage in recipe.stages.items():
         if not isinstance(stage, GradientStage):
-            _check_readable(found, name, stage, recipe)
+            _check_readable(found, name, stage, recipe, base)
             continue
         check_method(found, name, stage, recipe)
         if isinstance(stage, PolicyStage | BestOfStage):
@@ -139,8 +143,17 @@ def _tokenise_blocks(
     return blocks if len(blocks) == len(stage.blocks) else {}
 
 
-def _check_readable(found: CheckResult, name: str, stage: BaseStage, recipe: Recipe) -> None:
-    """A stage without gradients: whether its blocks can be read."""
+def _check_readable(found: CheckResult, name: str, stage: BaseStage, recipe: Recipe, base: str) -> None:
+    """A stage without gradients: whether what it reads is there and what it is to write can be written."""
+    try:
+        for model in merged_models(stage):
+            if model not in recipe.stages and model != "base":
+                locate(model)
+        if isinstance(stage, ExportStage) and stage.to != "hugging-face":
+            check_type(stage.type or "f16")
+            family_of(load_config(base), base)
+    except GraftError as error:
+        found.error(f"stages.{name}", f"{error.where}: {error.reason}", error.fix or "")
     for block in stage.blocks:
         try:
             first_samples(block, recipe.data[block])

@@ -49,8 +49,10 @@ from graftlm.recipes.stage_settings import (
 from graftlm.recipes.stages import (
     best_of,
     encoder,
+    export,
     image_text,
     infill,
+    merge,
     policy,
     preference,
     pretrain,
@@ -83,6 +85,8 @@ RUN_STAGE: dict[str, Callable[[StageContext], Receipt]] = {
     "prune_vocabulary": prune_vocabulary.run,
     "encoder": encoder.run,
     "image_text": image_text.run,
+    "merge": merge.run,
+    "export": export.run,
 }
 
 
@@ -191,6 +195,7 @@ def run_stage(
     inputs = {"model": start.key, "tokenizer": words} | reward_inputs(settings, models)
     if isinstance(settings, ImageTextStage) and settings.vision:
         inputs["vision"] = model_key(settings.vision)
+    inputs |= merge.merge_inputs(settings, models)
     inputs |= {block: source_key(recipe.data[block]) for block in settings.blocks}
     inputs |= exam_inputs(recipe, settings)
     key = world.agreed(stage_key(recipe, settings, inputs, device))

@@ -8,7 +8,15 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from graftlm.data.mixing import Order
-from graftlm.recipes.stage_settings import BaseStage, Part, RewardStage, Stage, both_encoders, reward_models
+from graftlm.recipes.stage_settings import (
+    BaseStage,
+    Part,
+    RewardStage,
+    Stage,
+    both_encoders,
+    merged_models,
+    reward_models,
+)
 
 Side = Literal["domain", "general"]
 
@@ -130,6 +138,9 @@ class Recipe(Part):
             for model in reward_models(stage):
                 if model in self.stages and not isinstance(earlier.get(model), RewardStage):
                     raise ValueError(f"stages.{name}.reward names `{model}`, which is not an earlier reward stage")
+            for model in merged_models(stage):
+                if model in self.stages and (model not in earlier or not earlier[model].makes_language_model):
+                    raise ValueError(f"stages.{name} merges `{model}`, which is no earlier language model")
             earlier[name] = stage
         return self
 

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from graftlm.data.mixing import Order
+from graftlm.models.merge_gate import Bounds
+from graftlm.models.merging import MergeMethod
 from graftlm.recipes.method_settings import (
     RATES,
     ExpandSettings,
@@ -475,15 +477,67 @@ class PruneVocabularyStage(BaseStage):
     at_least: int = Field(1, gt=0, description="keep pieces that stand in the texts so often")
 
 
+class GateSettings(Part):
+    """How far a merged adapter may be from the unmerged model; divergences in nats a token."""
+
+    mean_kl: float = Field(default=0.01, gt=0, description="mean divergence")
+    max_kl: float = Field(default=0.5, gt=0, description="greatest divergence")
+    greedy: float = Field(default=0.98, ge=0, le=1, description="share of the positions with the same likeliest token")
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(self.mean_kl, self.max_kl, self.greedy)
+
+
+class MergeStage(BaseStage):
+    """Several models made one, or an adapter merged into the model before."""
+
+    stage: Literal["merge"] = "merge"
+    models: dict[str, float] | list[str] = Field(
+        min_length=1, description="stages, folders or hub names, with weights or as a list; one adapter's folder alone"
+    )
+    method: MergeMethod = Field("linear", description="rule of merging")
+    base: str | None = Field(None, description="what the models were trained from; the model of `from` by default")
+    density: float = Field(0.5, gt=0, le=1, description="share of each change that TIES and DARE keep")
+    scale: float = Field(1.0, description="factor on the merged change")
+    alpha: float = Field(0.5, ge=0, le=1, description="where between the two ends of slerp and wise-ft")
+    gate: GateSettings = Field(default_factory=GateSettings)
+
+    @property
+    def weighted(self) -> dict[str, float]:
+        return self.models if isinstance(self.models, dict) else dict.fromkeys(self.models, 1.0)
+
+
+class ExportStage(BaseStage):
+    """The model before it, for another program; makes nothing that later stages could start from."""
+
+    stage: Literal["export"] = "export"
+    to: Literal["hugging-face", "gguf", "ollama"] = Field(description="which program's format")
+    type: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] | None = Field(
+        None, description="format of the weights; as they are stored by default"
+    )
+    licence: str | None = Field(None, description="for the model card, as apache-2.0")
+
+    @model_validator(mode="after")
+    def _hub_types(self) -> ExportStage:
+        if self.to == "hugging-face" and (self.type or "f32") not in ("f32", "f16", "bf16"):
+            raise ValueError(f"type: {self.type} belongs to gguf and ollama")
+        return self
+
+    @property
+    def makes_language_model(self) -> bool:
+        return False
+
+
 Stage = Annotated[
     PretrainStage | SftStage | RewardStage | DpoStage | KtoStage | OrpoStage | SimpoStage | PpoStage | GrpoStage
     | BestOfStage | InfillStage | ConvertStage | PruneVocabularyStage | QuantizeStage
-    | EncoderStage | ImageTextStage,
+    | EncoderStage | ImageTextStage | MergeStage | ExportStage,
     Field(discriminator="stage"),
 ]  # fmt: skip
 STAGE_KINDS = (
     "pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "ppo", "grpo", "best_of", "infill", "convert",
-    "prune_vocabulary", "encoder", "image_text", "quantize",
+    "prune_vocabulary", "encoder", "image_text", "quantize", "merge", "export",
 )  # fmt: skip
 
 
@@ -492,6 +546,11 @@ def reward_models(stage: BaseStage) -> list[str]:
     rewards: list[RewardSettings] = getattr(stage, "reward", None) or []
     found = [name for one in rewards for name in (one.model, one.safety.model if one.safety else None) if name]
     return list(dict.fromkeys(found))
+
+
+def merged_models(stage: BaseStage) -> list[str]:
+    """What a merge stage is made of, by name."""
+    return [*stage.weighted, *([stage.base] if stage.base else [])] if isinstance(stage, MergeStage) else []
 
 
 def unsafe_blocks(stage: BaseStage) -> set[str]:

@@ -30,7 +30,7 @@ from graftlm.models.loading import load_config, load_model, load_tokenizer
 from graftlm.models.packed_checkpoint import is_packed
 from graftlm.recipes.stages.context import choose_template
 
-SPEECHLESS = ("reward", "encoder", "image_text")
+SPEECHLESS = ("reward", "encoder", "image_text", "export")
 """Stages whose models write nothing."""
 
 BLANKS = tuple(MARKS[name] for name in ("mask_token_id", "smask_token_id", "gmask_token_id"))

@@ -58,7 +58,7 @@ def run(stage: StageContext) -> Receipt:
     require_one_process(stage)
     reset_peak(stage.device)
     torch.manual_seed(stage.recipe.seed)  # new projections are random
-    model = load_dual_encoder(
+    model: Any = load_dual_encoder(
         stage.start.where, settings.vision, projection=settings.projection, dtype=torch.float32, device=stage.device
     )
     freeze_vision(model)
