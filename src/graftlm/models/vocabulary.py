@@ -7,6 +7,7 @@ pieces are what they were.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from graftlm.models.vocabulary_rules import Rules, read_rules
 PieceKind = Literal["auto", "spm-bpe", "spm-unigram", "byte-level"]
 Start = Literal["mean", "noise"]
 
+LEARNT = 8000
+"""New pieces where no number is given."""
 NOISE = 0.1
 """Of `noise`: standard deviations of the old rows that a new one lies beside its mean."""
 
@@ -56,7 +59,7 @@ class Extension:
 def extend_tokenizer(
     tokenizer: Tokenizer,
     texts: Sequence[str],
-    pieces: int,
+    pieces: int | None = None,
     *,
     kind: PieceKind = "auto",
     source: Path | None = None,
@@ -66,7 +69,7 @@ def extend_tokenizer(
 
     Args:
         texts: what pieces are learnt from; not looked at with `source`.
-        pieces: how many at most.
+        pieces: how many at most; None: all of `source`, or 8,000 that are learnt.
         kind: spm-bpe and byte-level go on with the merges of the base, spm-unigram learns by SentencePiece's unigram
             model; auto: what the base is.
         source: a SentencePiece model to take the pieces from, as Chinese-LLaMA does (arXiv 2304.08177).
@@ -84,13 +87,14 @@ def extend_tokenizer(
             fix="use kind: auto",
         )
     taken = None
+    limit = pieces or (sys.maxsize if source is not None else LEARNT)
     if source is not None:
-        taken = take_pieces(rules, sentencepiece_pieces(source), pieces, ascii_pieces=ascii_pieces)
+        taken = take_pieces(rules, sentencepiece_pieces(source), limit, ascii_pieces=ascii_pieces)
     elif kind == "spm-unigram":
-        taken = take_pieces(rules, learn_unigram(texts, 2 * pieces), pieces, ascii_pieces=ascii_pieces)
+        taken = take_pieces(rules, learn_unigram(texts, 2 * limit), limit, ascii_pieces=ascii_pieces)
     else:
-        learn_merges(rules, texts, pieces, ascii_pieces=ascii_pieces)
-    if not rules.new_pieces:
+        learn_merges(rules, texts, limit, ascii_pieces=ascii_pieces)
+    if not rules.new_count:
         hint = "" if ascii_pieces else " that is not made of ASCII signs only"
         raise ModelError(
             f"no new piece{hint} was found",

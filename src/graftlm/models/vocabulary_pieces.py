@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import Regex, models, pre_tokenizers, trainers
@@ -34,14 +35,14 @@ class Taken:
         bridges: pieces that were not offered: steps to a longer one.
         known: offered pieces that the vocabulary had.
         ascii: offered pieces of ASCII signs only, left out so that English stays as it was.
-        unreachable: pieces that no merge could make.
+        left_out: pieces that the tokenizer cuts before merging, or whose bridges found no room.
     """
 
     offered: int
     bridges: list[str] = field(default_factory=list)
     known: int = 0
     ascii: int = 0
-    unreachable: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def learn_merges(rules: Rules, texts: Sequence[str], pieces: int, *, ascii_pieces: bool = False) -> None:
@@ -52,15 +53,13 @@ def learn_merges(rules: Rules, texts: Sequence[str], pieces: int, *, ascii_piece
     Args:
         ascii_pieces: also pieces of ASCII signs only, after which English is encoded differently.
     """
-    before = len(rules.ids)
     if rules.kind == "sentencepiece":
         for sign, count in characters(texts).most_common():
-            if count < LEAST_SEEN or len(rules.ids) - before == pieces:
+            if count < LEAST_SEEN or rules.new_count == pieces:
                 break
             rules.add_symbol(sign)
-    room = pieces - (len(rules.ids) - before)
-    if room > 0:
-        _learn(rules, texts, room, ascii_pieces)
+    if rules.new_count < pieces:
+        _learn(rules, texts, pieces - rules.new_count, ascii_pieces)
 
 
 def characters(texts: Iterable[str]) -> Counter[str]:
@@ -140,7 +139,7 @@ def take_pieces(rules: Rules, offered: Sequence[str], limit: int, *, ascii_piece
     for text in offered:
         piece = rules.spell(text.replace(SPACE, " "))
         if piece is None:
-            taken.unreachable.append(text)
+            taken.left_out.append(text)
         elif piece in rules.ids:
             taken.known += 1
         elif not ascii_pieces and rules.is_ascii(piece):
@@ -157,7 +156,7 @@ def take_pieces(rules: Rules, offered: Sequence[str], limit: int, *, ascii_piece
         remaining = len(waiting)
         waiting = [piece for piece in waiting if not _join_two(rules, piece)]
     for piece in waiting:
-        _bridge(rules, piece, taken, ascii_pieces)
+        _bridge(rules, piece, taken, limit, ascii_pieces)
     return taken
 
 
@@ -168,10 +167,13 @@ def _join_two(rules: Rules, piece: str) -> bool:
     return len(parts) <= 2
 
 
-def _bridge(rules: Rules, piece: str, taken: Taken, ascii_pieces: bool) -> None:
+def _bridge(rules: Rules, piece: str, taken: Taken, limit: int, ascii_pieces: bool) -> None:
     parts = rules.split(piece)
+    if rules.new_count + len(parts) - 1 > limit:
+        taken.left_out.append(piece)
+        return
     while len(parts) > 1:
-        pairs = list(zip(parts, parts[1:], strict=False))
+        pairs = list(pairwise(parts))
         left, right = next(pair for pair in pairs if ascii_pieces or not rules.is_ascii("".join(pair)))
         rules.add_merge(left, right)
         if len(parts) > 2:
@@ -214,6 +216,6 @@ def learn_unigram(texts: Sequence[str], pieces: int) -> list[str]:
         except (RuntimeError, OSError) as error:
             reason = str(error).splitlines()[0][:200]
             raise GraftError(
-                f"SentencePiece cannot learn: {reason}", where="kind: spm-unigram", fix="give more text, or fewer pieces"
+                f"SentencePiece cannot learn: {reason}", where="kind: spm-unigram", fix="give more text or fewer pieces"
             ) from error
         return sentencepiece_pieces(Path(f"{folder}/m.model"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 from tokenizers import Tokenizer as RustTokenizer
@@ -54,12 +55,16 @@ class Rules:
         """In the order of their ids."""
         return [piece for piece, number in self.ids.items() if number >= self.first_new]
 
+    @property
+    def new_count(self) -> int:
+        return len(self.ids) - self.first_new
+
     def split(self, piece: str) -> list[str]:
         """The tokens of a piece by itself."""
         parts = self._symbols(piece)
         while len(parts) > 1:
-            ranked = [(self.ranks[pair], at) for at, pair in enumerate(zip(parts, parts[1:], strict=False))
-                      if pair in self.ranks]  # fmt: skip
+            pairs = enumerate(pairwise(parts))
+            ranked = [(self.ranks[pair], at) for at, pair in pairs if pair in self.ranks]
             if not ranked:
                 break
             at = min(ranked)[1]

@@ -58,6 +58,7 @@ from graftlm.recipes.stages import (
     quantize,
     reward,
     sft,
+    vocabulary,
 )
 from graftlm.recipes.stages.base import model_key, prepare_base, tokenizer_key
 from graftlm.recipes.stages.context import Grown, StageContext, choose_bf16, choose_device, choose_template
@@ -83,6 +84,7 @@ RUN_STAGE: dict[str, Callable[[StageContext], Receipt]] = {
     "prune_vocabulary": prune_vocabulary.run,
     "encoder": encoder.run,
     "image_text": image_text.run,
+    "vocabulary": vocabulary.run,
 }
 
 

@@ -8,7 +8,15 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from graftlm.data.mixing import Order
-from graftlm.recipes.stage_settings import BaseStage, Part, RewardStage, Stage, both_encoders, reward_models
+from graftlm.recipes.stage_settings import (
+    BaseStage,
+    Part,
+    RewardStage,
+    Stage,
+    VocabularyStage,
+    both_encoders,
+    reward_models,
+)
 
 Side = Literal["domain", "general"]
 
@@ -111,6 +119,12 @@ class Recipe(Part):
     def _references(self) -> Recipe:
         known = set(self.data)
         used = [(f"stages.{name}.blocks", block) for name, stage in self.stages.items() for block in stage.blocks]
+        used += [
+            (f"stages.{name}.general", block)
+            for name, stage in self.stages.items()
+            if isinstance(stage, VocabularyStage)
+            for block in stage.general
+        ]
         if isinstance(self.base, NewBase):
             used += [("base.tokenizer_blocks", block) for block in self.base.tokenizer_blocks]
         for where, block in used:
