@@ -7,6 +7,7 @@ pieces are what they were.
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from graftlm.core.errors import ModelError
@@ -26,6 +27,7 @@ from graftlm.models.vocabulary_pieces import (
     sentencepiece_pieces,
     take_pieces,
 )
+from graftlm.models.vocabulary_pruning import vocabulary_tables
 from graftlm.models.vocabulary_rules import Rules, read_rules
 
 PieceKind = Literal["auto", "spm-bpe", "spm-unigram", "byte-level"]
@@ -46,7 +48,7 @@ class Extension:
         taken: what became of the pieces of another vocabulary.
     """
 
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: Tokenizer
     rules: Rules
     parts: list[list[int]]
     taken: Taken | None
@@ -117,18 +119,11 @@ def _parts(tokenizer: Tokenizer, rules: Rules) -> list[list[int]]:
     return [[token.id for token in old.tokenize(piece)] for piece in rules.new_pieces]
 
 
-def _rebuilt(tokenizer: Tokenizer, rules: Rules) -> PreTrainedTokenizerFast:
-    """The same tokenizer around other rules: special tokens, chat template and limits are kept."""
-    return PreTrainedTokenizerFast(
-        tokenizer_object=rules.build(),
-        **tokenizer.special_tokens_map,
-        chat_template=tokenizer.chat_template,
-        model_max_length=tokenizer.model_max_length,
-        padding_side=tokenizer.padding_side,
-        truncation_side=tokenizer.truncation_side,
-        model_input_names=tokenizer.model_input_names,
-        clean_up_tokenization_spaces=False,
-    )
+def _rebuilt(tokenizer: Tokenizer, rules: Rules) -> Tokenizer:
+    """A copy around other rules: special tokens, chat template and limits are kept."""
+    extended = copy.deepcopy(tokenizer)
+    extended._tokenizer = rules.build()
+    return extended
 
 
 def extend_model(
@@ -139,15 +134,10 @@ def extend_model(
     Rows that round the size up to a `multiple` are the mean of all old rows: no token has their ids.
 
     Raises:
-        ModelError: the model has fewer rows than its tokenizer has pieces.
+        ModelError: an old piece has no row, or the model has more tables of the vocabulary than embedding and head.
     """
-    first, rows = extension.rules.first_new, model.get_input_embeddings().weight.shape[0]
-    if rows < first:
-        raise ModelError(
-            f"its tokenizer has {first:,} pieces, its embedding {rows:,} rows: they do not belong together",
-            where=str(model.config.name_or_path),
-            fix="give the model's own tokenizer",
-        )
+    first = extension.rules.first_new
+    rows = vocabulary_tables(model, first - 1)[0].num_embeddings
     size = -(-max(rows, extension.size) // multiple) * multiple
     model.resize_token_embeddings(size, mean_resizing=False)
     generator = torch.Generator().manual_seed(seed)
@@ -158,12 +148,9 @@ def extend_model(
 
 def row_weights(model: PreTrainedModel) -> list[torch.Tensor]:
     """Everything with a row for each piece: the embedding, the head unless it is tied, the head's bias."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    found = [embedding.weight]
-    if head is not None and head.weight is not embedding.weight:
-        found.append(head.weight)
-    bias = getattr(head, "bias", None)
-    return [weight.data for weight in found] + ([bias.data] if bias is not None else [])
+    embedding, head = vocabulary_tables(model)
+    found = [embedding.weight] if head.weight is embedding.weight else [embedding.weight, head.weight]
+    return [table.data for table in [*found, head.bias] if table is not None]
 
 
 def _fill(

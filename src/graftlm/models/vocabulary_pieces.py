@@ -57,7 +57,8 @@ def learn_merges(rules: Rules, texts: Sequence[str], pieces: int, *, ascii_piece
         for sign, count in characters(texts).most_common():
             if count < LEAST_SEEN or rules.new_count == pieces:
                 break
-            rules.add_symbol(sign)
+            if ascii_pieces or not sign.isascii():
+                rules.add_symbol(sign)
     if rules.new_count < pieces:
         _learn(rules, texts, pieces - rules.new_count, ascii_pieces)
 
@@ -145,8 +146,12 @@ def take_pieces(rules: Rules, offered: Sequence[str], limit: int, *, ascii_piece
         elif not ascii_pieces and rules.is_ascii(piece):
             taken.ascii += 1
         elif len(chosen) + len(signs.difference(chosen)) < limit:
+            unknown = {sign for sign in piece if sign not in rules.ids}
+            if not ascii_pieces and any(map(rules.is_ascii, unknown)):
+                taken.left_out.append(text)
+                continue
             chosen.append(piece)
-            signs |= {sign for sign in piece if sign not in rules.ids}
+            signs |= unknown
     waiting = sorted(dict.fromkeys(chosen), key=len)
     for sign in sorted(signs):  # byte-level vocabularies have all of theirs
         rules.add_symbol(sign)

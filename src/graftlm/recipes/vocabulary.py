@@ -20,7 +20,7 @@ from graftlm.data.cleaning import text_of_sample
 from graftlm.models.loading import load_config, load_model, load_tokenizer, save_model
 from graftlm.models.vocabulary import extend_model, extend_tokenizer
 from graftlm.recipes.schema import Block
-from graftlm.recipes.sources import read_source
+from graftlm.recipes.sources import held_out_places, read_source
 from graftlm.recipes.stage_settings import VocabularyStage
 from graftlm.recipes.vocabulary_figures import (
     Measured,
@@ -69,8 +69,11 @@ def gather(domain: dict[str, Block], general: dict[str, Block]) -> Material:
 
 
 def _texts(blocks: dict[str, Block]) -> Iterable[str]:
+    """All but what a block keeps back to measure losses on."""
     for name, block in blocks.items():
-        yield from (text_of_sample(sample) for sample in read_source(name, block).samples)
+        samples = read_source(name, block).samples
+        kept_back = held_out_places(len(samples), block.held_out)
+        yield from (text_of_sample(sample) for place, sample in enumerate(samples) if place not in kept_back)
 
 
 def _parts(texts: Iterable[str], most: int) -> Iterable[str]:
@@ -197,7 +200,7 @@ def vocabulary_settings(
 
 
 def _blocks(files: Sequence[Path]) -> dict[str, Block]:
-    return {str(file): Block(path=str(file)) for file in files}
+    return {str(file): Block(path=str(file), held_out=0) for file in files}
 
 
 def print_figures(measured: Measured) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from graftlm.models.vocabulary import Extension, row_weights
+from graftlm.models.vocabulary_pruning import count_tokens, vocabulary_tables
 
 LEAST_SAVING = 0.10
 """Share of the domain's tokens that must be saved."""
@@ -76,9 +76,8 @@ class Cost:
 def count_matmul(model: PreTrainedModel) -> tuple[int, int]:
     """(all parameters, those that a token is multiplied with)."""
     every = sum(parameter.numel() for parameter in model.parameters())
-    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings()
-    tied = head is not None and head.weight is embedding
-    return every, every - (0 if tied else embedding.numel())
+    embedding, head = vocabulary_tables(model)
+    return every, every - (0 if head.weight is embedding.weight else embedding.weight.numel())
 
 
 def cost_of(model: PreTrainedModel, before: tuple[int, int]) -> Cost:
@@ -154,8 +153,6 @@ class Measured:
 
 def count_seen(extension: Extension, texts: Sequence[str]) -> list[int]:
     """How often each new piece stands in the texts."""
-    counts: Counter[int] = Counter()
-    for tokens in plain_ids(extension.tokenizer, texts):
-        counts.update(tokens)
+    counts = count_tokens(extension.tokenizer, texts)
     first = extension.rules.first_new
     return [counts[first + place] for place in range(len(extension.parts))]
