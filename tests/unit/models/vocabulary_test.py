@@ -31,7 +31,7 @@ from graftlm.models.vocabulary_rules import Rules, read_rules
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not (SHARED / "tokenizer/llama2").is_dir(), reason="no shared data")
 
-OLD = ["The patient takes 25 mg of aspirin twice a day.", "Room 101 is open; the doctor said: drink water!", "大小中"] * 9
+OLD = ["The patient takes 25 mg of aspirin twice a day.", "Room 101 is open; the doctor said: drink!", "大小中"] * 9
 LAW = [
     "全国人民代表大会常务委员会，国务院。人民法院依法审判。",
     "人民检察院依照法律规定：全国人民代表大会。",
@@ -101,7 +101,7 @@ def test_the_domain_needs_fewer_tokens_and_old_ids_stay(pair: Any) -> None:
 
 def test_every_new_piece_is_reached_in_text(pair: Any) -> None:
     """Through the whole tokenizer, not its model alone: a piece of whole characters is one token between others."""
-    old, extension = pair
+    _, extension = pair
     new, seen = extension.tokenizer, set[int]()
     for text in LAW:
         seen |= set(ids(new, text))
@@ -116,7 +116,7 @@ def test_every_new_piece_is_reached_in_text(pair: Any) -> None:
     assert lonely > 10 and seen & set(range(rules.first_new, extension.size))
 
 
-WORDS = ["the", " doctor", " litigation", "人民", "代表大会", "诉讼", "，", "101", " 鱀", "é", "\n", "  ", "龘", "!", "mg"]
+WORDS = ["the", " doctor", " litigation", "人民", "代表大会", "诉讼", "，", "101", " 鱀", "é", "\n", "  ", "!", "mg"]
 
 
 @given(text=st.one_of(st.text(max_size=40), st.lists(st.sampled_from(WORDS), max_size=12).map("".join)))

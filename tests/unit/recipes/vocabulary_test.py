@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from graftlm.recipes.schema import Block, Recipe
 from graftlm.recipes.stages.context import Grown
 from graftlm.recipes.vocabulary import PART, extend_vocabulary, gather, vocabulary_settings
 from graftlm.recipes.vocabulary_figures import LEAST_SAVING, Cost, Measured, TextFigures
+
+RECIPES = Path(__file__).parents[3] / "recipes"
 
 TREE: dict[str, Any] = {
     "name": "a",
@@ -148,3 +152,38 @@ def test_check_says_that_the_sentencepiece_model_is_missing(tmp_path: Path) -> N
     file.write_text(yaml.safe_dump(TREE | {"stages": {"words": words | {"general": ["typo"]}}}), encoding="utf-8")
     with pytest.raises(RecipeError, match="typo"):
         load_recipe(file)
+
+
+@pytest.mark.parametrize("name", ["vocabulary-billa", "vocabulary-chinese-llama"])
+def test_the_shipped_recipes_pass_the_check_once_their_paths_exist(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the rootstock as base, short texts, and a SentencePiece model of a few pieces in their places."""
+    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / f"{name}.yaml"
+    shutil.copy(RECIPES / file.name, file)
+    for folder in ("chinese-text", "english-text", "translation", "chinese-held-out", "english-held-out"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for number in range(60):
+            text = f"{folder} {number}: the court of {number * 7} said 人民法院第{number}号判决。\n"
+            (tmp_path / "data" / folder / f"{number}.txt").write_text(text, encoding="utf-8")
+    for chats in ("tasks-explained", "conversations", "instructions"):
+        rows = [{"instruction": f"{n} + {n}?", "input": "", "output": f"It is {2 * n} ({chats})."} for n in range(60)]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"data/{chats}.jsonl").write_text(lines, encoding="utf-8")
+    shutil.copy(piece_model(tmp_path), tmp_path / "data/chinese_sp.model")
+    recipe = load_recipe(file, ["base=rootstock", "device=cpu"])
+    assert not check_recipe(recipe, "rootstock").errors
+
+
+def piece_model(folder: Path) -> Path:
+    """A SentencePiece model of 人民 and 法院: field 1 holds pieces (1 text, 2 score, 3 kind), as in its .proto."""
+
+    def piece(text: str, kind: int) -> bytes:
+        name = text.encode()
+        inner = b"\x0a" + bytes([len(name)]) + name + b"\x15" + struct.pack("<f", -1.0) + b"\x18" + bytes([kind])
+        return b"\x0a" + bytes([len(inner)]) + inner
+
+    file = folder / "few.model"
+    file.write_bytes(piece("<unk>", 2) + piece("人民", 1) + piece("法院", 1))
+    return file
