@@ -103,27 +103,22 @@ def extend_tokenizer(
             where="pieces",
             fix="give more text of the domain" + ("" if ascii_pieces else ", or allow ascii pieces for English text"),
         )
-    return Extension(_rebuilt(tokenizer, rules), rules, _parts(tokenizer, rules), taken)
+    extended = copy.deepcopy(tokenizer)  # special tokens, chat template and limits are kept
+    extended._tokenizer = rules.build()
+    return Extension(extended, rules, _parts(tokenizer, extended, rules.new_pieces), taken)
 
 
-def _parts(tokenizer: Tokenizer, rules: Rules) -> list[list[int]]:
+def _parts(tokenizer: Tokenizer, extended: Tokenizer, new_pieces: list[str]) -> list[list[int]]:
     """Of each new piece the old pieces, after a check that the piece is reached."""
-    old, new = tokenizer.backend_tokenizer.model, rules.build().model
-    lost = [piece for piece in rules.new_pieces if len(new.tokenize(piece)) != 1]
+    old, new = tokenizer.backend_tokenizer.model, extended.backend_tokenizer.model
+    lost = [piece for piece in new_pieces if len(new.tokenize(piece)) != 1]
     if lost:
         raise ModelError(
             f"{len(lost)} new pieces cannot be reached, the first is {lost[0]!r}",
             where=str(tokenizer.name_or_path),
             fix="use another kind of pieces",
         )
-    return [[token.id for token in old.tokenize(piece)] for piece in rules.new_pieces]
-
-
-def _rebuilt(tokenizer: Tokenizer, rules: Rules) -> Tokenizer:
-    """A copy around other rules: special tokens, chat template and limits are kept."""
-    extended = copy.deepcopy(tokenizer)
-    extended._tokenizer = rules.build()
-    return extended
+    return [[token.id for token in old.tokenize(piece)] for piece in new_pieces]
 
 
 def extend_model(

@@ -123,7 +123,8 @@ def extend_folder(
         source=Path(settings.sentencepiece) if settings.sentencepiece else None,
         ascii_pieces=settings.ascii,
     )
-    stored = dtype or load_config(base).dtype or torch.float32
+    own = load_config(base).dtype
+    stored = dtype or (own if isinstance(own, torch.dtype) else torch.float32)
     model = load_model(base, dtype=stored, device=torch.device("cpu"))
     probe = _probe(tokenizer, material)
     before, sizes = _logits(model, probe), count_matmul(model)
@@ -200,7 +201,7 @@ def vocabulary_settings(
 
 
 def _blocks(files: Sequence[Path]) -> dict[str, Block]:
-    return {str(file): Block(path=str(file), held_out=0) for file in files}
+    return {str(file): Block.model_validate({"path": str(file), "held_out": 0}) for file in files}
 
 
 def print_figures(measured: Measured) -> None:
