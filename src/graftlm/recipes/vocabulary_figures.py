@@ -117,7 +117,10 @@ class Measured:
             found.append(f"the same text costs {self.text_cost:.0%} of the multiplications")
         if self.seen_often < LEAST_OFTEN:
             enough = sum(count >= SEEN_OFTEN for count in self.seen)
-            found.append(f"only {enough:,} of {self.pieces:,} new pieces stand {SEEN_OFTEN} times in the texts")
+            found.append(
+                f"only {enough:,} of {self.pieces:,} new pieces stand {SEEN_OFTEN} times in the texts, so learn fewer "
+                "or give more text"
+            )
         return found
 
     @property
