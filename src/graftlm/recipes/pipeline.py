@@ -22,7 +22,7 @@ import graftlm
 from graftlm.core.console import log_to, say, silence
 from graftlm.core.errors import RecipeError
 from graftlm.core.files import read_json, write_json, write_text
-from graftlm.core.hashing import hash_value
+from graftlm.core.hashing import hash_file, hash_value
 from graftlm.core.offline import offline
 from graftlm.core.receipts import Receipt
 from graftlm.data.templates import ChatTemplate
@@ -44,6 +44,7 @@ from graftlm.recipes.stage_settings import (
     GradientStage,
     ImageTextStage,
     RewardStage,
+    VocabularyStage,
     unsafe_blocks,
 )
 from graftlm.recipes.stages import (
@@ -194,6 +195,8 @@ def run_stage(
     if isinstance(settings, ImageTextStage) and settings.vision:
         inputs["vision"] = model_key(settings.vision)
     inputs |= {block: source_key(recipe.data[block]) for block in settings.blocks}
+    if isinstance(settings, VocabularyStage) and settings.sentencepiece:
+        inputs["sentencepiece"] = hash_file(Path(settings.sentencepiece))
     inputs |= exam_inputs(recipe, settings)
     key = world.agreed(stage_key(recipe, settings, inputs, device))
     done = Grown(str(folder / "model"), key)

@@ -154,6 +154,23 @@ def test_check_says_that_the_sentencepiece_model_is_missing(tmp_path: Path) -> N
         load_recipe(file)
 
 
+def test_another_sentencepiece_model_makes_another_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
+    file = piece_model(tmp_path)
+    words = TREE["stages"]["words"] | {"sentencepiece": str(file)}
+    recipe = Recipe.model_validate(TREE | {"stages": {"words": words}})
+
+    def grow() -> Grown:
+        base = {"base": Grown("rootstock", "base-key")}
+        return run_stage(recipe, "words", tmp_path / "words", base, torch.device("cpu"))
+
+    first = grow()
+    assert grow().key == first.key
+    assert "Ġplaintiff" in load_tokenizer(first.where).get_vocab()
+    file.write_bytes(file.read_bytes().replace(b"plaintiff", b"defendant"))
+    assert grow().key != first.key
+
+
 @pytest.mark.parametrize("name", ["vocabulary-billa", "vocabulary-chinese-llama"])
 def test_the_shipped_recipes_pass_the_check_once_their_paths_exist(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -177,7 +194,7 @@ def test_the_shipped_recipes_pass_the_check_once_their_paths_exist(
 
 
 def piece_model(folder: Path) -> Path:
-    """A SentencePiece model of 人民 and 法院: field 1 holds pieces (1 text, 2 score, 3 kind), as in its .proto."""
+    """A SentencePiece model of three pieces: field 1 holds pieces (1 text, 2 score, 3 kind), as in its .proto."""
 
     def piece(text: str, kind: int) -> bytes:
         name = text.encode()
@@ -185,5 +202,5 @@ def piece_model(folder: Path) -> Path:
         return b"\x0a" + bytes([len(inner)]) + inner
 
     file = folder / "few.model"
-    file.write_bytes(piece("<unk>", 2) + piece("人民", 1) + piece("法院", 1))
+    file.write_bytes(piece("<unk>", 2) + piece("人民", 1) + piece("法院", 1) + piece("▁plaintiff", 1))
     return file
