@@ -135,8 +135,7 @@ def take_pieces(rules: Rules, offered: Sequence[str], limit: int, *, ascii_piece
     are joined one after the other, and what stands between becomes a piece as well (a bridge).
     """
     taken = Taken(len(offered))
-    chosen: list[str] = []
-    signs: set[str] = set()  # characters that they need
+    needed: dict[str, None] = {}  # pieces and the characters that they lack, in their order
     for text in offered:
         piece = rules.spell(text.replace(SPACE, " "))
         if piece is None:
@@ -145,17 +144,13 @@ def take_pieces(rules: Rules, offered: Sequence[str], limit: int, *, ascii_piece
             taken.known += 1
         elif not ascii_pieces and rules.is_ascii(piece):
             taken.ascii += 1
-        elif len(chosen) + len(signs.difference(chosen)) < limit:
-            unknown = {sign for sign in piece if sign not in rules.ids}
-            if not ascii_pieces and any(map(rules.is_ascii, unknown)):
-                taken.left_out.append(text)
-                continue
-            chosen.append(piece)
-            signs |= unknown
-    waiting = sorted(dict.fromkeys(chosen), key=len)
-    for sign in sorted(signs):  # byte-level vocabularies have all of theirs
+        else:
+            _need(rules, piece, needed, taken, limit, ascii_pieces)
+    waiting = sorted(needed, key=len)
+    signs = [one for one in waiting if len(one) == 1]  # byte-level vocabularies have all of theirs
+    for sign in signs:
         rules.add_symbol(sign)
-    taken.bridges += sorted(signs.difference(chosen))
+    taken.bridges += sorted(set(signs).difference(offered))
     remaining = len(waiting) + 1
     while len(waiting) < remaining:  # what was added meanwhile may make more of them
         remaining = len(waiting)
@@ -163,6 +158,19 @@ def take_pieces(rules: Rules, offered: Sequence[str], limit: int, *, ascii_piece
     for piece in waiting:
         _bridge(rules, piece, taken, limit, ascii_pieces)
     return taken
+
+
+def _need(
+    rules: Rules, piece: str, needed: dict[str, None], taken: Taken, limit: int, ascii_pieces: bool
+) -> None:
+    """Note a piece and the characters that it lacks, if there is room for all of them."""
+    unknown = [sign for sign in dict.fromkeys(piece) if sign not in rules.ids]
+    if not ascii_pieces and any(map(rules.is_ascii, unknown)):
+        taken.left_out.append(piece)
+        return
+    new = [one for one in dict.fromkeys([*unknown, piece]) if one not in needed]
+    if len(needed) + len(new) <= limit:
+        needed.update(dict.fromkeys(new))
 
 
 def _join_two(rules: Rules, piece: str) -> bool:

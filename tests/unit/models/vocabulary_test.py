@@ -189,7 +189,7 @@ def test_offered_pieces_are_counted_and_bridged() -> None:
 def test_bridges_never_go_beyond_the_limit() -> None:
     rules = read_rules(sentencepiece_like())
     taken = take_pieces(rules, ["人", "民", "国", "家", "人民国家"], 5)
-    assert rules.new_pieces == ["人", "国", "家", "民"] and taken.left_out == ["人民国家"]
+    assert rules.new_pieces == ["人", "民", "国", "家"] and taken.left_out == ["人民国家"]
 
 
 def test_unigram_pieces_are_learnt_by_sentencepiece() -> None:
@@ -304,7 +304,7 @@ def statutes() -> list[str]:
 @pytest.fixture(scope="module")
 def english() -> list[str]:
     text = (SHARED / "pretrain/wikitext2/wikitext2_train_5k.txt").read_text(encoding="utf-8")
-    return text.splitlines()[:3000]
+    return text.splitlines()[:2000]
 
 
 @needs_shared
@@ -317,7 +317,7 @@ def test_llama_2_with_twenty_thousand_chinese_pieces(statutes: list[str], englis
     assert after <= 0.7 * before
     assert all(ids(old, line) == ids(extension.tokenizer, line) for line in english)
     model = tiny(32_000, tied=False)
-    probe = torch.tensor([ids(old, english[3] + statutes[0])[:200]])
+    probe = torch.tensor([ids(old, english[3] + statutes[1])[:200]])
     with torch.no_grad():
         first = model(probe).logits
         extend_model(model, extension, multiple=64)
