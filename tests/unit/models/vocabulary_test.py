@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,8 +79,7 @@ KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
 @pytest.fixture(scope="module", params=KINDS)
 def pair(request: Any) -> tuple[PreTrainedTokenizerFast, Extension]:
     """(tokenizer, the same with 60 pieces from the law)."""
-    tokenizer = KINDS[request.param]()
-    return tokenizer, extend_tokenizer(tokenizer, LAW, 60)
+    return made(request.param)
 
 
 def ids(tokenizer: Any, text: str) -> list[int]:
@@ -147,15 +147,11 @@ def test_new_pieces_spread_into_old_ones_are_the_old_encoding(kind: str, text: s
     assert spread == ids(old, text)
 
 
-_made: dict[str, tuple[PreTrainedTokenizerFast, Extension]] = {}
-
-
+@cache
 def made(kind: str) -> tuple[PreTrainedTokenizerFast, Extension]:
     """Once a kind: examples are many."""
-    if kind not in _made:
-        tokenizer = KINDS[kind]()
-        _made[kind] = tokenizer, extend_tokenizer(tokenizer, LAW, 60)
-    return _made[kind]
+    tokenizer = KINDS[kind]()
+    return tokenizer, extend_tokenizer(tokenizer, LAW, 60)
 
 
 def test_merges_are_learnt_most_frequent_first() -> None:
@@ -263,6 +259,18 @@ def test_noise_lies_around_the_mean() -> None:
     mean, noisy = (model.get_input_embeddings().weight.detach()[len(tokenizer) :] for model in models_)
     spread = models_[0].get_input_embeddings().weight.detach()[: len(tokenizer)].std()
     assert (noisy - mean).std().item() == pytest.approx(NOISE * spread.item(), rel=0.1)
+
+
+def test_numbers_without_a_token_stay_free() -> None:
+    """A vocabulary with holes, as some have between pieces and special tokens."""
+    tree = json.loads(byte_level().backend_tokenizer.to_str())
+    for token in tree["added_tokens"]:
+        token["id"] += 10
+    old = PreTrainedTokenizerFast(tokenizer_object=RustTokenizer.from_str(json.dumps(tree)), eos_token="<|end|>")
+    extension = extend_tokenizer(old, LAW, 60)
+    assert extension.rules.first_new == max(old.get_vocab().values()) + 1
+    assert all(extension.tokenizer.get_vocab()[piece] == number for piece, number in old.get_vocab().items())
+    assert ids(extension.tokenizer, OLD[0] + "<|end|>") == ids(old, OLD[0] + "<|end|>")
 
 
 def test_a_tokenizer_of_another_model_is_refused() -> None:
