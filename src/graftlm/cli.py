@@ -282,6 +282,28 @@ def export(
 
 
 @app.command()
+def vocab(
+    base: Model,
+    output: Annotated[Path, typer.Argument(help="new folder")],
+    data: Annotated[list[Path], typer.Option(help="texts of the domain: file or folder; may be given several times")],
+    general: Annotated[list[Path] | None, typer.Option(help="texts that should be encoded as before")] = None,
+    pieces: Annotated[int | None, typer.Option(help="new pieces at most; all of --from, else 8,000")] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="SentencePiece model to take the pieces from")] = None,
+    kind: Annotated[str, typer.Option(help="auto, spm-bpe, spm-unigram or byte-level")] = "auto",
+    init: Annotated[str, typer.Option(help="mean or noise")] = "mean",
+    ascii_pieces: Annotated[bool, typer.Option("--ascii", help="also pieces of ASCII signs only")] = False,
+    multiple: Annotated[int, typer.Option(min=1, help="round the model's rows up to a multiple of this")] = 1,
+) -> None:
+    """More pieces for a model's tokenizer, rows for them in the model, and what that saves and costs."""
+    from graftlm.recipes.vocabulary import extend_vocabulary, vocabulary_settings
+
+    settings = vocabulary_settings(
+        pieces=pieces, source=source, kind=kind, init=init, ascii_pieces=ascii_pieces, multiple=multiple
+    )
+    extend_vocabulary(base, output, data, settings, general or [])
+
+
+@app.command()
 def deepspeed(file: Annotated[Path, typer.Argument(help="DeepSpeed's JSON file")]) -> None:
     """Say what each key of a DeepSpeed configuration becomes in a recipe; use it with `parallel: {deepspeed: FILE}`."""
     from graftlm.recipes.compat.deepspeed import show_deepspeed

@@ -113,6 +113,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "stages": keys_of(PretrainStage),
     "sft": own_keys(settings.SftStage, TrainingStage),
     "prune_vocabulary": own_keys(settings.PruneVocabularyStage, GradientStage),
+    "vocabulary": own_keys(settings.VocabularyStage, GradientStage),
     "freeze": keys_of(FreezeSettings),
     "lora": keys_of(LoraSettings),
     "The infill stage": own_keys(settings.InfillStage, TrainingStage),

@@ -99,7 +99,7 @@ def prune_model(model: PreTrainedModel, kept: list[int]) -> None:
         ModelError: an architecture with more tables of the vocabulary than these two, or a token without a row.
     """
     inner = causal_lm(model)
-    embedding, head = _tables(inner, kept[-1])
+    embedding, head = vocabulary_tables(inner, kept[-1])
     kept_N = torch.tensor(kept, device=embedding.weight.device)
     tied = head.weight is embedding.weight
     embedding.weight = _rows(embedding.weight, kept_N)
@@ -116,8 +116,8 @@ def prune_model(model: PreTrainedModel, kept: list[int]) -> None:
     prepare_trunk(model)
 
 
-def _tables(model: PreTrainedModel, last: int) -> tuple[torch.nn.Embedding, torch.nn.Linear]:
-    """Embedding and head, the only tables of the vocabulary."""
+def vocabulary_tables(model: PreTrainedModel, last: int = 0) -> tuple[torch.nn.Embedding, torch.nn.Linear]:
+    """Embedding and head, the only tables of the vocabulary, with a row for token `last`."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     reason = "its embedding or its head is not a plain table"
     if isinstance(embedding, torch.nn.Embedding) and isinstance(head, torch.nn.Linear):
@@ -126,7 +126,7 @@ def _tables(model: PreTrainedModel, last: int) -> tuple[torch.nn.Embedding, torc
         if last < rows and len(tables) == 1:
             return embedding, head
         reason = f"token {last} has no row in it" if last >= rows else "it has several tables of its tokens"
-    raise ModelError(f"its vocabulary cannot be pruned: {reason}", where=type(model).__name__, fix="leave it whole")
+    raise ModelError(f"its vocabulary cannot be changed: {reason}", where=type(model).__name__, fix="leave it whole")
 
 
 def _rows(weight: torch.Tensor, kept_N: torch.Tensor) -> torch.nn.Parameter:

@@ -45,6 +45,7 @@ from graftlm.recipes.stage_settings import (
     RewardSettings,
     RewardStage,
     TrainingStage,
+    VocabularyStage,
     merged_models,
 )
 from graftlm.recipes.stages.base import prepare_base, tokenizer_key
@@ -52,6 +53,7 @@ from graftlm.recipes.stages.blocks import tokens_for_epochs
 from graftlm.recipes.stages.context import FALLBACK_TEMPLATE, choose_bf16, choose_device, choose_template
 from graftlm.recipes.stages.rewards import rule_reward
 from graftlm.recipes.tokenise import Form, TokenisedBlock, form_of, token_share, tokenise
+from graftlm.recipes.vocabulary_check import check_vocabulary
 from graftlm.training.distributed import processes
 from graftlm.training.epochs import HEURISTIC
 from graftlm.training.memory import GIB
@@ -80,7 +82,7 @@ def check_recipe(recipe: Recipe, base: str) -> CheckResult:
     seen = Seen({}, {})
     for name, stage in recipe.stages.items():
         if not isinstance(stage, GradientStage):
-            _check_readable(found, name, stage, recipe, base)
+            _check_readable(found, name, stage, recipe, base, tokenizer)
             continue
         check_method(found, name, stage, recipe)
         if isinstance(stage, PolicyStage | BestOfStage):
@@ -143,7 +145,9 @@ def _tokenise_blocks(
     return blocks if len(blocks) == len(stage.blocks) else {}
 
 
-def _check_readable(found: CheckResult, name: str, stage: BaseStage, recipe: Recipe, base: str) -> None:
+def _check_readable(
+    found: CheckResult, name: str, stage: BaseStage, recipe: Recipe, base: str, tokenizer: Tokenizer
+) -> None:
     """A stage without gradients: whether what it reads is there and what it is to write can be written."""
     try:
         for model in merged_models(stage):
@@ -159,6 +163,8 @@ def _check_readable(found: CheckResult, name: str, stage: BaseStage, recipe: Rec
             first_samples(block, recipe.data[block])
         except GraftError as error:
             found.error(f"stages.{name}", f"{error.where or f'data.{block}'}: {error.reason}", error.fix or "")
+    if isinstance(stage, VocabularyStage):
+        check_vocabulary(found, name, stage, tokenizer)
 
 
 def _check_prompts(

@@ -113,7 +113,7 @@ def _absolute_paths(tree: dict[str, Any], path: Path) -> dict[str, Any]:
     for stage in tree.get("stages") or {}:
         settings = tree["stages"][stage]
         if isinstance(settings, dict):
-            for key in ("model", "reward", "vision"):
+            for key in ("model", "reward", "vision", "sentencepiece"):
                 if key in settings:
                     settings[key] = _absolute_model(settings[key], folder)
     return tree

@@ -22,7 +22,7 @@ import graftlm
 from graftlm.core.console import log_to, say, silence
 from graftlm.core.errors import RecipeError
 from graftlm.core.files import read_json, write_json, write_text
-from graftlm.core.hashing import hash_value
+from graftlm.core.hashing import hash_file, hash_value
 from graftlm.core.offline import offline
 from graftlm.core.receipts import Receipt
 from graftlm.data.templates import ChatTemplate
@@ -44,6 +44,7 @@ from graftlm.recipes.stage_settings import (
     GradientStage,
     ImageTextStage,
     RewardStage,
+    VocabularyStage,
     unsafe_blocks,
 )
 from graftlm.recipes.stages import (
@@ -60,6 +61,7 @@ from graftlm.recipes.stages import (
     quantize,
     reward,
     sft,
+    vocabulary,
 )
 from graftlm.recipes.stages.base import model_key, prepare_base, tokenizer_key
 from graftlm.recipes.stages.context import Grown, StageContext, choose_bf16, choose_device, choose_template
@@ -87,6 +89,7 @@ RUN_STAGE: dict[str, Callable[[StageContext], Receipt]] = {
     "image_text": image_text.run,
     "merge": merge.run,
     "export": export.run,
+    "vocabulary": vocabulary.run,
 }
 
 
@@ -197,6 +200,8 @@ def run_stage(
         inputs["vision"] = model_key(settings.vision)
     inputs |= merge.merge_inputs(settings, models)
     inputs |= {block: source_key(recipe.data[block]) for block in settings.blocks}
+    if isinstance(settings, VocabularyStage) and settings.sentencepiece:
+        inputs["sentencepiece"] = hash_file(Path(settings.sentencepiece))
     inputs |= exam_inputs(recipe, settings)
     key = world.agreed(stage_key(recipe, settings, inputs, device))
     done = Grown(str(folder / "model"), key)

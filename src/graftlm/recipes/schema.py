@@ -13,6 +13,7 @@ from graftlm.recipes.stage_settings import (
     Part,
     RewardStage,
     Stage,
+    VocabularyStage,
     both_encoders,
     merged_models,
     reward_models,
@@ -119,6 +120,12 @@ class Recipe(Part):
     def _references(self) -> Recipe:
         known = set(self.data)
         used = [(f"stages.{name}.blocks", block) for name, stage in self.stages.items() for block in stage.blocks]
+        used += [
+            (f"stages.{name}.general", block)
+            for name, stage in self.stages.items()
+            if isinstance(stage, VocabularyStage)
+            for block in stage.general
+        ]
         if isinstance(self.base, NewBase):
             used += [("base.tokenizer_blocks", block) for block in self.base.tokenizer_blocks]
         for where, block in used:

@@ -529,15 +529,33 @@ class ExportStage(BaseStage):
         return False
 
 
+class VocabularyStage(BaseStage):
+    """More pieces for the tokenizer, learnt from its blocks or taken from a SentencePiece model, and rows for them."""
+
+    stage: Literal["vocabulary"] = "vocabulary"
+    blocks: dict[str, float] | list[str] = Field(min_length=1, description="the domain's texts; shares do not matter")
+    general: list[str] = Field(
+        default_factory=list, description="blocks whose encoding is compared; graft's own general text by default"
+    )
+    pieces: int | None = Field(None, gt=0, description="new pieces at most; all of `sentencepiece`, else 8,000")
+    sentencepiece: str | None = Field(None, description="SentencePiece model to take the pieces from")
+    kind: Literal["auto", "spm-bpe", "spm-unigram", "byte-level"] = Field(
+        "auto", description="how pieces are learnt; auto: the base's own merges go on"
+    )
+    ascii: bool = Field(False, description="also pieces of ASCII signs only: English is then encoded differently")
+    init: Literal["mean", "noise"] = Field("mean", description="new rows: mean of the old pieces' rows, or beside it")
+    multiple: int = Field(1, gt=0, description="the model's rows are rounded up to a multiple of this")
+
+
 Stage = Annotated[
     PretrainStage | SftStage | RewardStage | DpoStage | KtoStage | OrpoStage | SimpoStage | PpoStage | GrpoStage
     | BestOfStage | InfillStage | ConvertStage | PruneVocabularyStage | QuantizeStage
-    | EncoderStage | ImageTextStage | MergeStage | ExportStage,
+    | EncoderStage | ImageTextStage | MergeStage | ExportStage | VocabularyStage,
     Field(discriminator="stage"),
 ]  # fmt: skip
 STAGE_KINDS = (
     "pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "ppo", "grpo", "best_of", "infill", "convert",
-    "prune_vocabulary", "encoder", "image_text", "quantize", "merge", "export",
+    "prune_vocabulary", "encoder", "image_text", "quantize", "merge", "export", "vocabulary",
 )  # fmt: skip
 
 
