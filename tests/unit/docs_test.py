@@ -134,6 +134,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "best_of": own_keys(settings.BestOfStage, TrainingStage, ComparedStage),
     "convert": own_keys(settings.ConvertStage, settings.BaseStage),
     "quantize": own_keys(settings.QuantizeStage, settings.BaseStage),
+    "The seq2seq stage": own_keys(settings.Seq2SeqStage, TrainingStage),
     "merge": own_keys(settings.MergeStage, settings.BaseStage),
     "gate": keys_of(settings.GateSettings),
     "export": own_keys(settings.ExportStage, settings.BaseStage),

@@ -28,6 +28,7 @@ from graftlm.recipes.budget import Budget, settle
 from graftlm.recipes.check_blocks import COMPARED, check_block, check_leaks, example, first_samples
 from graftlm.recipes.check_encoder import check_encoder, check_image_text
 from graftlm.recipes.check_methods import check_method, planned_heads
+from graftlm.recipes.check_seq2seq import check_seq2seq
 from graftlm.recipes.findings import CheckResult, print_check
 from graftlm.recipes.launching import sharding_of
 from graftlm.recipes.loading import load_recipe
@@ -44,6 +45,7 @@ from graftlm.recipes.stage_settings import (
     PreferenceStage,
     RewardSettings,
     RewardStage,
+    Seq2SeqStage,
     TrainingStage,
     VocabularyStage,
     merged_models,
@@ -72,7 +74,7 @@ def check_file(path: Path, overrides: list[str]) -> bool:
 def check_recipe(recipe: Recipe, base: str) -> CheckResult:
     found = CheckResult()
     tokenizer = load_tokenizer(base)
-    talks = any(not isinstance(stage, EncoderStage | ImageTextStage) for stage in recipe.stages.values())
+    talks = any(not isinstance(stage, EncoderStage | ImageTextStage | Seq2SeqStage) for stage in recipe.stages.values())
     if recipe.template == "own" and not tokenizer.chat_template and talks:
         found.warn(
             "template",
@@ -93,6 +95,9 @@ def check_recipe(recipe: Recipe, base: str) -> CheckResult:
             continue
         if isinstance(stage, ImageTextStage):
             check_image_text(found, name, stage, recipe, base, seen.texts)
+            continue
+        if isinstance(stage, Seq2SeqStage):
+            check_seq2seq(found, name, stage, recipe, base, seen.texts)
             continue
         other = stage.model if isinstance(stage, RewardStage) else None
         own = load_tokenizer(other) if other else tokenizer

@@ -60,6 +60,7 @@ from graftlm.recipes.stages import (
     prune_vocabulary,
     quantize,
     reward,
+    seq2seq,
     sft,
     vocabulary,
 )
@@ -90,6 +91,7 @@ RUN_STAGE: dict[str, Callable[[StageContext], Receipt]] = {
     "merge": merge.run,
     "export": export.run,
     "vocabulary": vocabulary.run,
+    "seq2seq": seq2seq.run,
 }
 
 

@@ -305,6 +305,38 @@ class ImageTextStage(TrainingStage):
         return False
 
 
+class Seq2SeqStage(TrainingStage):
+    """An encoder–decoder (T5, BART, Pegasus and their kin): texts made of texts."""
+
+    stage: Literal["seq2seq"] = "seq2seq"
+    task: Literal["answer", "gap_sentences"] = Field(
+        "answer", description="the last answer of a chat from all before it, or the masked sentences of plain text"
+    )
+    max_target: int = Field(128, gt=1, description="longest target in tokens; what is longer is cut")
+    gap_share: float = Field(0.3, gt=0, lt=1, description="gap_sentences: share of the sentences that are masked")
+    compare: int = Field(100, ge=0, description="held-out rows that are answered before and after; 0: none")
+    beams: int = Field(1, gt=0, description="of the search that answers them; 1: greedy")
+    epochs: float | Literal["auto"] = 1.0
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _in_full(self) -> Seq2SeqStage:
+        if self.method != "full":
+            raise ValueError("an encoder–decoder is trained in full: use method: full")
+        if self.max_target >= self.longest:
+            raise ValueError(f"max_target ({self.max_target}) leaves no room for a source in {self.longest} tokens")
+        return self
+
+    @property
+    def most_source(self) -> int:
+        """Tokens of a source: what a row leaves beside a target."""
+        return self.longest - self.max_target
+
+    @property
+    def makes_language_model(self) -> bool:
+        return False
+
+
 class ComparedStage(Part):
     """Settings of the stages whose answers are read side by side before and after."""
 
@@ -550,12 +582,13 @@ class VocabularyStage(BaseStage):
 Stage = Annotated[
     PretrainStage | SftStage | RewardStage | DpoStage | KtoStage | OrpoStage | SimpoStage | PpoStage | GrpoStage
     | BestOfStage | InfillStage | ConvertStage | PruneVocabularyStage | QuantizeStage
-    | EncoderStage | ImageTextStage | MergeStage | ExportStage | VocabularyStage,
+    | EncoderStage | ImageTextStage | Seq2SeqStage | MergeStage | ExportStage | VocabularyStage,
     Field(discriminator="stage"),
 ]  # fmt: skip
 STAGE_KINDS = (
     "pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "ppo", "grpo", "best_of", "infill", "convert",
     "prune_vocabulary", "encoder", "image_text", "quantize", "merge", "export", "vocabulary",
+    "seq2seq",
 )  # fmt: skip
 
 
@@ -578,7 +611,10 @@ def unsafe_blocks(stage: BaseStage) -> set[str]:
 
 
 def both_encoders(stage: BaseStage, start: BaseStage) -> bool:
-    """Whether an encoder, or a pair of towers, goes on from an encoder's stage, or a pair from a pair's."""
+    """Whether an encoder, or a pair of towers, goes on from an encoder's stage, a pair from a pair's, or an
+    encoder–decoder from its like."""
+    if isinstance(stage, Seq2SeqStage):
+        return isinstance(start, Seq2SeqStage)
     if isinstance(stage, ImageTextStage):
         return isinstance(start, EncoderStage if stage.vision else ImageTextStage)
     return isinstance(stage, EncoderStage) and isinstance(start, EncoderStage)

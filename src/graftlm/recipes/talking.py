@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from graftlm.core.console import console, progress_bar, say
-from graftlm.core.errors import GraftError
+from graftlm.core.errors import GraftError, ModelError
 from graftlm.core.files import atomic_file, read_json
 from graftlm.data import worlds
 from graftlm.data.readers import Fault, read_rows
@@ -25,9 +25,11 @@ from graftlm.inference.blanks import blank_config, fill_blanks, open_answer
 from graftlm.inference.decoding import PRESETS, Decoding
 from graftlm.inference.generation import generate, stream
 from graftlm.inference.request import Completion, FinishReason
+from graftlm.inference.seq2seq import write_targets
 from graftlm.models.families.glm130b_config import MARKS
 from graftlm.models.loading import load_config, load_model, load_tokenizer
 from graftlm.models.packed_checkpoint import is_packed
+from graftlm.models.seq2seq import is_seq2seq_place, load_seq2seq
 from graftlm.recipes.stages.context import choose_template
 
 SPEECHLESS = ("reward", "encoder", "image_text", "export")
@@ -75,6 +77,8 @@ class Speaker:
 def load_speaker(model: str, template: str, *, raw: bool = False) -> Speaker:
     """A model folder, hub name, the rootstock, or a run folder (the model of its last finished stage)."""
     where = newest_model(model)
+    if is_seq2seq_place(where):
+        raise ModelError("it makes a text of a text and does not chat", where=model, fix=f'graft generate {model} "…"')
     tokenizer = load_tokenizer(where)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # Packed weights are fast on a CPU in bf16 only (ops/int_cpu.py).
@@ -140,7 +144,13 @@ def talk(model: str, decoding: Decoding, template: str, system: str | None) -> N
 
 
 def answer(model: str, prompt: str, decoding: Decoding, template: str, system: str | None, *, raw: bool) -> None:
-    """Print the answer as it comes; a prompt with blanks is printed with its blanks filled."""
+    """Print the answer as it comes; a prompt with blanks is printed with its blanks filled.
+
+    An encoder–decoder's answer is printed when it is whole.
+    """
+    if is_seq2seq_place(where := newest_model(model)):
+        console.out(_written(where, [prompt], decoding)[0]["answer"], highlight=False)
+        return
     speaker = load_speaker(model, template, raw=raw)
     if speaker.has_blanks(prompt):
         console.out(speaker.fill(prompt, decoding)[0], highlight=False)
@@ -163,6 +173,9 @@ def answer_file(
     The answer to a prompt with blanks is the prompt with its blanks filled.
     """
     prompts = _read_prompts(source)
+    if is_seq2seq_place(where := newest_model(model)):
+        _write_answers(_written(where, prompts, decoding), output)
+        return
     speaker = load_speaker(model, template, raw=raw)
     opening = [Turn("system", system)] if system else []
     plain = [prompt for prompt in prompts if not speaker.has_blanks(prompt)]
@@ -184,6 +197,24 @@ def answer_file(
         {"prompt": prompt, "answer": text, "finish_reason": reason}
         for prompt, (text, reason) in zip(prompts, told, strict=True)
     ]
+    _write_answers(rows, output)
+
+
+def _written(where: str, sources: list[str], decoding: Decoding) -> list[dict[str, Any]]:
+    """What an encoder–decoder makes of each text, greedily."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = load_seq2seq(where, dtype=torch.float32, device=device), load_tokenizer(where)
+    with progress_bar() as bar:
+        task = bar.add_task("answers", total=len(sources), note="")
+        answers = write_targets(
+            model, tokenizer, sources, max_new_tokens=decoding.max_new_tokens,
+            on_progress=lambda done: bar.advance(task, done),
+        )  # fmt: skip
+    return [{"prompt": source, "answer": text} for source, text in zip(sources, answers, strict=True)]
+
+
+def _write_answers(rows: list[dict[str, Any]], output: Path | None) -> None:
+    """A line each, into a file or onto the screen."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if output is None:
         sys.stdout.write(lines)

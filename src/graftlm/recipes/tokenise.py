@@ -43,6 +43,7 @@ from graftlm.recipes.stage_settings import (
     PolicyStage,
     PreferenceStage,
     RewardStage,
+    Seq2SeqStage,
 )
 
 STORE_FORMAT = 2
@@ -53,7 +54,7 @@ Form = Literal["language", "pairs", "question_answer_pairs", "thumbs"]
 """What a stage makes of a block: text and answers; pairs of answers (for a language model's trunk, or in the layout of
 an encoder's question and answer); answers with a thumb up or down."""
 
-UNTOKENISED = (PolicyStage, BestOfStage, EncoderStage, ImageTextStage)
+UNTOKENISED = (PolicyStage, BestOfStage, EncoderStage, ImageTextStage, Seq2SeqStage)
 """Stages that answer prompts, or read their rows themselves."""
 
 ACCEPTED: dict[Form, tuple[str, ...]] = {

@@ -15,10 +15,13 @@ from graftlm.data.cleaning import text_of_sample
 from graftlm.models.loading import locate, save_model
 from graftlm.models.scratch import marks_of, new_model, train_tokenizer
 from graftlm.models.scratch_encoder import is_encoder_architecture, new_encoder, train_wordpiece
+from graftlm.models.seq2seq import is_seq2seq_architecture, new_seq2seq
 from graftlm.recipes.schema import NewBase, Recipe
 from graftlm.recipes.sources import read_source, source_key
 
 SMALL_FILE = 64 * 2**20
+
+MASK = "[MASK]"
 
 
 def prepare_base(recipe: Recipe, folder: Path) -> tuple[str, str]:
@@ -35,6 +38,8 @@ def prepare_base(recipe: Recipe, folder: Path) -> tuple[str, str]:
         with atomic_folder(target) as temporary:
             if is_encoder_architecture(recipe.base.architecture):
                 save_model(*_new_encoder(recipe, recipe.base), temporary)
+            elif is_seq2seq_architecture(recipe.base.architecture):
+                save_model(*_new_seq2seq(recipe, recipe.base), temporary)
             else:
                 save_model(*_new_language_model(recipe, recipe.base), temporary)
     return str(target), key
@@ -43,6 +48,12 @@ def prepare_base(recipe: Recipe, folder: Path) -> tuple[str, str]:
 def _new_encoder(recipe: Recipe, base: NewBase) -> tuple[PreTrainedModel, Tokenizer]:
     tokenizer = train_wordpiece(_tokenizer_texts(recipe), base.vocabulary, max_tokens=_positions(base))
     return new_encoder(base.architecture, tokenizer, recipe.seed), tokenizer
+
+
+def _new_seq2seq(recipe: Recipe, base: NewBase) -> tuple[PreTrainedModel, Tokenizer]:
+    tokenizer = train_tokenizer(_tokenizer_texts(recipe), base.vocabulary, max_tokens=_positions(base), marks=[MASK])
+    tokenizer.mask_token = MASK
+    return new_seq2seq(base.architecture, tokenizer, recipe.seed), tokenizer
 
 
 def _new_language_model(recipe: Recipe, base: NewBase) -> tuple[PreTrainedModel, Tokenizer]:
