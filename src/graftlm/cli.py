@@ -205,7 +205,7 @@ def merge(
     same: Annotated[float, typer.Option(help="gate of an adapter: share of same likeliest tokens")] = 0.98,
 ) -> None:
     """Merge models of one architecture, or an adapter into its base."""
-    from graftlm.models.merge_gate import Bounds
+    from graftlm.models.agreement import Bounds
     from graftlm.models.merging import MergeMethod, Merging
     from graftlm.recipes.merging import TEXTS, merge_to, read_texts, weighted
 

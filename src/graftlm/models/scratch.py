@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -83,6 +83,28 @@ def new_model(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFast, 
     Raises:
         ModelError: transformers does not know the `model_type`, or one of the sizes does not fit.
     """
+
+    def make(config: PretrainedConfig) -> PreTrainedModel:
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        prepare_trunk(model)
+        return model
+
+    marks = marks_of(architecture.get("model_type"))
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in marks.items()}
+    return random_weights(make, architecture | ids, tokenizer, seed)
+
+
+def random_weights(
+    make: Callable[[PretrainedConfig], PreTrainedModel],
+    architecture: dict[str, Any],
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+) -> PreTrainedModel:
+    """What `make` makes of an architecture's configuration, with the tokenizer's vocabulary and marks.
+
+    Raises:
+        ModelError: transformers does not know the `model_type`, or one of the sizes does not fit.
+    """
     sizes = dict(architecture)
     kind = sizes.pop("model_type", None)
     try:
@@ -93,12 +115,10 @@ def new_model(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFast, 
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
-            **{name: tokenizer.convert_tokens_to_ids(token) for name, token in marks_of(kind).items()},
             **sizes,
         )
         seed_everything(seed)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        prepare_trunk(model)
+        return make(config)
     except ModelError:
         raise
     except Exception as error:  # each architecture complains about wrong sizes in its own way
@@ -107,7 +127,6 @@ def new_model(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFast, 
             where="base.architecture",
             fix="see transformers' configuration of this model_type",
         ) from error
-    return model
 
 
 def check_names(default: PretrainedConfig, sizes: dict[str, Any]) -> None:

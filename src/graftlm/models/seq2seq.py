@@ -14,9 +14,8 @@ import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from graftlm.core.errors import ModelError
-from graftlm.core.seeds import seed_everything
 from graftlm.models.loading import load_config, locate, unloadable
-from graftlm.models.scratch import check_names
+from graftlm.models.scratch import random_weights
 from graftlm.models.trunk import causal_lm
 from graftlm.ops.cross_entropy import Head
 
@@ -67,30 +66,11 @@ def new_seq2seq(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerFast
     Raises:
         ModelError: one of the sizes does not fit.
     """
-    sizes = dict(architecture)
-    kind = sizes.pop("model_type")
-    try:
-        check_names(AutoConfig.for_model(kind), sizes)
-        config = AutoConfig.for_model(
-            kind,
-            vocab_size=len(tokenizer),
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            decoder_start_token_id=tokenizer.pad_token_id,
-            forced_eos_token_id=None,
-            **sizes,
-        )
-        seed_everything(seed)
+    def make(config: PretrainedConfig) -> PreTrainedModel:
+        config.decoder_start_token_id, config.forced_eos_token_id = config.pad_token_id, None
         return ready(AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32), "base.architecture")
-    except ModelError:
-        raise
-    except Exception as error:  # each architecture complains about wrong sizes in its own way
-        raise ModelError(
-            f"no model can be made: {str(error)[:300]}",
-            where="base.architecture",
-            fix="see transformers' configuration of this model_type",
-        ) from error
+
+    return random_weights(make, architecture, tokenizer, seed)
 
 
 def ready(model: PreTrainedModel, where: str) -> PreTrainedModel:

@@ -13,8 +13,9 @@ from graftlm.core.errors import GraftError, ModelError
 from graftlm.core.files import atomic_folder
 from graftlm.inference.decoding import Decoding
 from graftlm.inference.generation import generate
+from graftlm.models.agreement import Bounds, agreement, logits_of
 from graftlm.models.loading import load_model, load_tokenizer, save_model
-from graftlm.models.merge_gate import Bounds, agreement, base_of, is_adapter, logits_of, merge_checked, put_on
+from graftlm.models.merge_gate import base_of, is_adapter, merge_checked, put_on
 from graftlm.models.merging import Merging, merge_models
 from graftlm.models.saved_weights import WeightFiles
 
@@ -116,7 +117,7 @@ def _merge_models(
     first = base or next(iter(models))
     tokenizer = load_tokenizer(first)
     prompts = _encode(tokenizer, texts)
-    merged = logits_of(load_model(str(folder), dtype=torch.float32, device=_device()), prompts)
+    merged = list(logits_of(load_model(str(folder), dtype=torch.float32, device=_device()), prompts))
     if not all(bool(logits.isfinite().all()) for logits in merged):
         raise ModelError("the merged model's logits are not finite", where=str(folder), fix="try smaller weights")
     count = f"{len(models)} model{'' if len(models) == 1 else 's'}"

@@ -18,7 +18,6 @@ from graftlm.core.errors import ModelError
 from graftlm.core.files import atomic_folder, write_json
 from graftlm.core.receipts import versions
 from graftlm.data.templates import ChatTemplate
-from graftlm.evaluation.agreement import agreement
 from graftlm.evaluation.language_model import language_model
 from graftlm.evaluation.results import TaskResult
 from graftlm.evaluation.runner import run_tasks
@@ -26,6 +25,7 @@ from graftlm.evaluation.tasks import Task
 from graftlm.inference.decoding import Decoding
 from graftlm.inference.generation import generate
 from graftlm.models.acceleration import decoder_layers
+from graftlm.models.agreement import agreement, logits_of
 from graftlm.models.loading import load_config, load_model, save_model
 from graftlm.models.packed_checkpoint import is_packed
 from graftlm.models.weight_quantisation import Outcome, Rounding, quantise_model
@@ -152,8 +152,9 @@ def _speed(model: torch.nn.Module, row_L: torch.Tensor) -> float:
 def _alike(job: Job, folder: str, dtype: torch.dtype) -> dict[str, float | str]:
     one = load_model(job.start, dtype=dtype, device=job.device)
     other = load_model(folder, dtype=job.rest, device=job.device)
-    found = agreement(one, other, job.evidence.held_out_RL.to(job.device))
-    return {"kl": found.kl, "greedy match": found.greedy, "positions compared": float(found.positions)}
+    rows = job.evidence.held_out_RL.tolist()
+    found = agreement(logits_of(one, rows), logits_of(other, rows))
+    return {"kl": found.mean_kl, "greedy match": found.greedy, "positions compared": float(found.positions)}
 
 
 def _figures(before: Measured, after: Measured, outcome: Outcome) -> dict[str, float | str]:

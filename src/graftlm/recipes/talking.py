@@ -201,7 +201,13 @@ def answer_file(
 
 
 def _written(where: str, sources: list[str], decoding: Decoding) -> list[dict[str, Any]]:
-    """What an encoder–decoder makes of each text, greedily."""
+    """What an encoder–decoder makes of each text, greedily.
+
+    Raises:
+        GraftError: another decoding is asked for.
+    """
+    if not decoding.is_greedy or decoding.penalises or decoding.stop:
+        raise GraftError("an encoder–decoder answers greedily here", where=where, fix="leave the decoding options out")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, tokenizer = load_seq2seq(where, dtype=torch.float32, device=device), load_tokenizer(where)
     with progress_bar() as bar:

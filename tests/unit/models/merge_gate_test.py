@@ -10,7 +10,8 @@ import torch
 
 from graftlm.core.errors import ModelError
 from graftlm.models.adapters import make_trainable
-from graftlm.models.merge_gate import Agreement, Bounds, agreement, base_of, is_adapter, merge_checked, put_on
+from graftlm.models.agreement import Agreement, Bounds, agreement
+from graftlm.models.merge_gate import base_of, is_adapter, merge_checked, put_on
 
 PROMPTS = [list(range(3, 23)), list(range(40, 52))]
 OPEN = Bounds(mean_kl=9, max_kl=9, greedy=0)
