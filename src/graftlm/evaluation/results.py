@@ -30,6 +30,9 @@ class TaskResult(BaseModel):
             that two models can be compared item by item.
         items_hash: of the items' prompts and answers; two results compare only where it is equal.
         seconds: wall-clock time.
+        version: of the task; results of two versions do not compare.
+        shots: solved examples that were put before each question.
+        coverage: what of the published test this is where it is not all of it ("8 of 57 subjects"); else "".
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,7 +52,64 @@ class TaskResult(BaseModel):
     samples: list[SampleAnswer]
     items_hash: str
     seconds: float
+    version: str = "1"
+    shots: int = 0
+    coverage: str = ""
 
     def headline_scores(self) -> Scores:
         """The headline's per-item scores."""
         return Scores.of(self.scores, self.weights)
+
+
+class GroupResult(BaseModel):
+    """The score of several tasks together, as a suite defines it.
+
+    Attributes:
+        value, low, high: in points of 100, with the 95 % interval.
+        how: the rule in words, as "mean of normalised accuracies".
+        members: the names of its tasks or groups.
+        missing: members that the suite has but that were not run, with the reason.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    value: float
+    low: float
+    high: float
+    how: str
+    members: list[str]
+    missing: dict[str, str] = {}
+
+
+class EvaluationResult(BaseModel):
+    """One model on some suites: the file that `graft eval` writes and the leaderboard reads.
+
+    Attributes:
+        model: the name it is listed under.
+        model_hash: of its files; two results of one hash are of the same weights.
+        parameters: how many.
+        precision: of the weights while they were scored, as "bf16".
+        started: ISO 8601, UTC.
+        seconds: of the whole evaluation.
+        machine: device in words.
+        settings: what changes scores: template, few-shot seed, limits.
+        versions: of graft, torch, transformers.
+        source: "graft", or the tool whose result was imported.
+        tasks: every task; groups: every suite and group of it, the suite's own first.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    model_hash: str
+    parameters: int
+    precision: str
+    started: str
+    seconds: float
+    machine: str
+    settings: dict[str, str | int | float | bool | None]
+    versions: dict[str, str]
+    source: str = "graft"
+    tasks: list[TaskResult]
+    groups: list[GroupResult]
