@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
 
+from graftlm.core.errors import DataError
+from graftlm.evaluation.graders.base import Grader, Mark, Reply, each
+from graftlm.evaluation.graders.letters import said_letter
 from graftlm.evaluation.graders.reading import character_f1
 from graftlm.evaluation.metrics import f_score
 
@@ -87,3 +91,66 @@ def _entities(text: str, kinds: Sequence[str]) -> dict[str, str]:
             if said not in _NOT_THERE:
                 found[kind] = said
     return found
+
+
+def _choice(text: str, answers: Sequence[str]) -> float:
+    """1-2: the right letter stands in the text and no other of A to D does ("正确答案：B。" is the data's form)."""
+    return only_option(text, "ABCD", said_letter(answers[0]) or "")
+
+
+def _articles(text: str, answers: Sequence[str]) -> float:
+    """3-1: "法条:刑法第264、266条" is the data's form."""
+    return article_f1(text, [int(number) for number in re.findall(r"\d+", arabic_numbers(answers[0]))])
+
+
+def _with_labels(judge: Callable[[str, Sequence[str], str], float]) -> Grader:
+    """A grader by (text, the labels that the row's instruction names, the answer)."""
+
+    def grade(replies: Sequence[Reply]) -> list[Mark]:
+        return [judge(reply.text, _labels_of(reply), reply.answers[0]) for reply in replies]
+
+    return grade
+
+
+def _labels_of(reply: Reply) -> list[str]:
+    found = re.search("包括[:：](.+?)。", reply.row["instruction"])
+    if found is None:
+        raise DataError("the instruction names no labels (包括：…。)", fix="check that the file is LawBench's")
+    return found[1].split("、")
+
+
+def _labels(text: str, labels: Sequence[str], answer: str) -> float:
+    """2-3: "类别:a、b。" is the data's form."""
+    return mention_f1(text, labels, re.split("[:：]", answer)[-1].strip().rstrip("。").split("、"))
+
+
+def _terms(distance: Callable[[str, int], float]) -> Grader:
+    """3-4, 3-5: "刑期:12个月"; life and death have no months and, as in the script, no weight."""
+
+    def grade(replies: Sequence[Reply]) -> list[Mark]:
+        months = [re.search(r"(\d+)个月", reply.answers[0]) for reply in replies]
+        return [
+            (distance(reply.text, int(found[1])), 1.0) if found else (0.0, 0.0)
+            for reply, found in zip(replies, months, strict=True)
+        ]
+
+    return grade
+
+
+def _term_score(text: str, months: int) -> float:
+    """1 for the right term, 0 for none: the distance as a share of ln 216, at most all of it."""
+    return max(0.0, 1 - term_distance(text, months) / math.log(_LONGEST_TERM))
+
+
+LAW_GRADERS: MappingProxyType[str, Grader] = MappingProxyType(
+    {
+        "law_choice": each(_choice),
+        "law_class": _with_labels(only_option),
+        "law_labels": _with_labels(_labels),
+        "law_entities": _with_labels(entity_f1),
+        "law_articles": each(_articles),
+        "law_term": _terms(_term_score),
+        "law_term_distance": _terms(term_distance),
+    }
+)
+"""name → grader of LawBench's rows: {instruction, question, answer}."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from graftlm.evaluation.metrics import f_score
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-_CMRC_PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")  # the script's own; no ASCII comma or dot
+_CMRC_PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")  # no ASCII comma or dot
 _CMRC_PIECE = re.compile(r"[\u4e00-\u9fa5]|\d+(?:[.,]\d+)+|[^\W\u4e00-\u9fa5]+|[^\s\w]")
 
 
