@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import MappingProxyType
 
 from graftlm.evaluation.graders.base import Grader, Mark, Reply
-from graftlm.evaluation.metrics import SetCounts, normalise
+from graftlm.evaluation.metrics import SetCounts, normalise, rouge_l
 
 _SEPARATOR = ", "
 _NOTHING = "none"
@@ -60,6 +60,11 @@ def exact_set(count: Count) -> Grader:
         return [float(one.hits == one.predicted == one.expected) for one in counts]
 
     return grade
+
+
+def joined_rouge_l(replies: Sequence[Reply]) -> list[Mark]:
+    """ROUGE-L of the answer and the accepted ones joined by ", "."""
+    return [rouge_l(reply.text, [_SEPARATOR.join(reply.answers)]) for reply in replies]
 
 
 def label_counts(prediction: str, expected: Sequence[str]) -> SetCounts:
@@ -139,6 +144,7 @@ ECOMMERCE_GRADERS: MappingProxyType[str, Grader] = MappingProxyType(
         "label_micro_f1": micro_f1(_reply_labels),
         "label_macro_f1": macro_f1(_reply_labels),
         "label_exact_set": exact_set(_reply_labels),
+        "label_rouge_l": joined_rouge_l,
         "span_micro_f1": micro_f1(_reply_spans),
         "span_macro_f1": macro_f1(_reply_spans),
         "span_exact_set": exact_set(_reply_spans),

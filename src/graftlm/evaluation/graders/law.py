@@ -20,6 +20,7 @@ _NUMERALS = {numeral: value for value, numeral in enumerate("零一二三四五�
 _UNITS = {"十": 10, "百": 100, "千": 1000}
 _CHINESE_NUMBER = re.compile("[零〇一二两三四五六七八九十百千]+")
 _ARTICLE = re.compile(r"第?(\d+)条")
+_AMOUNT = re.compile(r"\d+\.?\d*")
 _LONGEST_TERM = 216  # months; the distance of an answer without a term is ln 216
 _NOT_THERE = frozenset({"无", "未提及"})
 
@@ -53,6 +54,11 @@ def term_distance(prediction: str, months: int) -> float:
         return math.log(_LONGEST_TERM)
     predicted = int(found[0]) if found else 12 * int(years[0])
     return abs(math.log(months + 1) - math.log(predicted + 1))
+
+
+def names_amount(prediction: str, amount: float) -> float:
+    """1 where the amount is one of the numbers of the text, else 0."""
+    return float(amount in [float(number) for number in _AMOUNT.findall(prediction)])
 
 
 def entity_f1(prediction: str, kinds: Sequence[str], expected: str) -> float:
@@ -103,6 +109,11 @@ def _articles(text: str, answers: Sequence[str]) -> float:
     return article_f1(text, [int(number) for number in re.findall(r"\d+", arabic_numbers(answers[0]))])
 
 
+def _amount(text: str, answers: Sequence[str]) -> float:
+    """3-7: "上文涉及到的犯罪金额:352.0元。" is the data's form."""
+    return names_amount(text, float(_AMOUNT.findall(answers[0])[0]))
+
+
 def _with_labels(judge: Callable[[str, Sequence[str], str], float]) -> Grader:
     """A grader by (text, the labels that the row's instruction names, the answer)."""
 
@@ -149,6 +160,7 @@ LAW_GRADERS: MappingProxyType[str, Grader] = MappingProxyType(
         "law_labels": _with_labels(_labels),
         "law_entities": _with_labels(entity_f1),
         "law_articles": each(_articles),
+        "law_amount": each(_amount),
         "law_term": _terms(_term_score),
         "law_term_distance": _terms(term_distance),
     }
