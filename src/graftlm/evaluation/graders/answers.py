@@ -6,8 +6,9 @@ They only put together what the files beside this one judge; metrics.py holds wh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from graftlm.evaluation.graders.base import Grader, Mark, Reply, each
 from graftlm.evaluation.graders.ifeval import Verdict, follow_instructions
@@ -39,9 +40,12 @@ def math(text: str, answers: Sequence[str]) -> float:
 
 
 def cloze(text: str, answers: Sequence[str]) -> float:
-    """1 where all blanks are right: AGIEval's cloze questions join the answers of several by ";"."""
-    said = math_answer(text) or text
-    return float(any(_same_blanks(said, answer) for answer in answers))
+    """1 where all blanks are right: AGIEval's cloze questions join the answers of several by ";".
+
+    The text may be the bare answer, or announce it as in `math`.
+    """
+    forms = (text, math_answer(text) or "")
+    return float(any(_same_blanks(said, answer) for said in forms for answer in answers))
 
 
 def _same_blanks(said: str, answer: str) -> bool:
@@ -76,12 +80,17 @@ def _followed(verdict: Callable[[Verdict], tuple[bool, ...]], *, all_of_a_prompt
     def grade(replies: Sequence[Reply]) -> list[Mark]:
         marks: list[Mark] = []
         for reply in replies:
-            names, arguments = reply.row["instruction_id_list"], reply.row["kwargs"]
+            names, arguments = reply.row["instruction_id_list"], [_given(one) for one in reply.row["kwargs"]]
             found = verdict(follow_instructions(reply.text, names, arguments))
             marks.append(float(all(found)) if all_of_a_prompt else (float(sum(found)), float(len(found))))
         return marks
 
     return grade
+
+
+def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the empty ones: as a table, the data has every argument of every instruction in every row."""
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _strict(verdict: Verdict) -> tuple[bool, ...]:
