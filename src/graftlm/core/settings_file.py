@@ -83,10 +83,8 @@ def _location(tree: Any, fault: Any) -> list[Any]:
     """The keys that lead to a fault, without the names of union variants that pydantic puts between them."""
     node, found = tree, []
     for part in fault["loc"]:
-        if isinstance(node, dict) and part in node:
-            found.append(part)
-            node = node[part]
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+        inside = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
+        if inside:
             found.append(part)
             node = node[part]
     return [*found, fault["loc"][-1]] if fault["type"] == "missing" else found

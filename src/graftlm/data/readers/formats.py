@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from graftlm.data.readers.encodings import Line, decoded_lines
@@ -192,16 +192,22 @@ def _line_of(text: str, error: Exception) -> int:
 
 
 def read_csv(
-    stream: IO[bytes], name: str, encoding: str | None = None, delimiter: str = ","
+    stream: IO[bytes],
+    name: str,
+    encoding: str | None = None,
+    delimiter: str = ",",
+    columns: Sequence[str] | None = None,
 ) -> Iterator[Row | Fault]:
-    """Rows named by the header. Quoted fields may hold line breaks; a row of another width is a Fault.
+    """Rows named by the header, or by `columns` in a file without one.
+
+    Quoted fields may hold line breaks; a row of another width is a Fault.
 
     The original MMLU files have no header: six columns that end in a letter A-D are given one.
     """
     csv.field_size_limit(1 << 31 - 1)  # the default of 128 KiB refuses long documents
     bad_lines: set[int] = set()
     reader = csv.reader(_csv_lines(stream, encoding, bad_lines), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
+    header: list[str] | None = list(columns) if columns is not None else None
     number, last_line = 0, 0
     while True:
         try:
@@ -232,10 +238,6 @@ def read_csv(
             yield Fault(origin, f"{len(fields)} fields where the header has {len(header)} ({place})")
         else:
             yield Row(origin, dict(zip(header, fields, strict=True)))
-
-
-def read_tsv(stream: IO[bytes], name: str, encoding: str | None = None) -> Iterator[Row | Fault]:
-    return read_csv(stream, name, encoding, delimiter="\t")
 
 
 def _csv_lines(stream: IO[bytes], encoding: str | None, bad_lines: set[int]) -> Iterator[str]:

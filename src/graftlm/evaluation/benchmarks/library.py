@@ -16,7 +16,7 @@ SHIPPED = Path(__file__).parent.parent / "suites"
 _MANUAL = "docs/benchmarks.md"
 
 
-def load_file(path: Path) -> TaskFile | SuiteFile:
+def load_file(path: Path, *, trust: bool = False) -> TaskFile | SuiteFile:
     """A task file, or a suite file: the one with `members`.
 
     Raises:

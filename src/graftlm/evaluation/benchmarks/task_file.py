@@ -16,7 +16,7 @@ Template: TypeAlias = str
 Request: TypeAlias = Literal["choice", "likelihood", "rolling", "generate"]
 
 LIKELIHOOD_METRICS: dict[Request, tuple[str, ...]] = {
-    "choice": ("acc", "acc_norm", "acc_bytes", "mc1", "mc2", "answer_probability"),
+    "choice": ("acc", "acc_norm", "acc_bytes", "mc2", "answer_probability"),
     "likelihood": ("acc", "perplexity"),
     "rolling": ("bits_per_byte", "byte_perplexity", "word_perplexity"),
 }
@@ -202,12 +202,13 @@ class TaskFile(_Part):
         shuffle: whether options are put in another order, by each row's own content.
         choices: what is scored after the prompt: a list of templates, a template that gives a list, or `letters`: A,
             B, … one an option. The options themselves when None.
-        contexts: one prompt a choice, where the choice stands in the prompt (WinoGrande); `choices` then is what
-            follows it, alike for all.
+        contexts: one prompt a choice, where the choice stands in the prompt (WinoGrande); `choices` then is one
+            template for what follows, alike for all.
         answer: the right one: its place (from 0), its letter or its text; for `mc2` the places of all right ones; for
             `generate` the accepted text, or a list of texts.
-        answer_is: what `answer` gives. auto: text of a choice, else a letter, else a place.
-        target_delimiter: between prompt and choice or answer (not for `likelihood`, as in lm-evaluation-harness).
+        answer_is: what `answer` gives. auto: a single letter, else the text of a choice, else a
+            place.
+        target_delimiter: between prompt and choice or answer.
         fewshot_delimiter: after each example.
         metrics: the first one is the headline.
         pool: a task's score is the mean of all `items`, or the mean of its `subjects`' means.
@@ -260,8 +261,8 @@ class TaskFile(_Part):
             raise ValueError("a choice needs `choices` or `options`")
         if self.request != "rolling" and self.answer is None:
             raise ValueError(f"a task of `{self.request}` needs `answer`")
-        if self.shuffle and self.options is None:
-            raise ValueError("only `options` can be shuffled")
+        if self.options is None and (self.shuffle or self.choices == "letters"):
+            raise ValueError("`shuffle` and `choices: letters` need `options`")
         if self.generation.samples > 1 and self.generation.temperature == 0:
             raise ValueError("several samples of a greedy answer are the same: set generation.temperature")
         return self
