@@ -120,7 +120,10 @@ def test_chinese_titles_are_compared_by_characters() -> None:
 @pytest.mark.skipif(not DATA.is_dir(), reason="real data is not there")
 @pytest.mark.parametrize(
     ("folder", "key"),
-    [("ABSA/tasks/EN-ABSA-CLS-review_topic_category", "default"), ("Multi_CPR/tasks/ZH-Multi_CPR-CLS-query_item_matching", "en")],
+    [
+        ("ABSA/tasks/EN-ABSA-CLS-review_topic_category", "default"),
+        ("Multi_CPR/tasks/ZH-Multi_CPR-CLS-query_item_matching", "en"),
+    ],
 )
 def test_gold_labels_in_any_order_score_1(folder: str, key: str) -> None:
     lines = (DATA / folder / "test.json").read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,87 @@
+"""Every shipped task and suite file: valid, named once, and made of parts that exist."""
+
+from __future__ import annotations
+
+import pytest
+
+from graftlm.evaluation.benchmarks.library import load_file, shipped_files
+from graftlm.evaluation.benchmarks.plan import make_plan
+from graftlm.evaluation.benchmarks.suite_file import SuiteFile
+from graftlm.evaluation.benchmarks.task_file import TaskFile
+from graftlm.evaluation.graders.table import GRADERS
+
+FILES = {path.stem: load_file(path) for path in shipped_files()}
+TASKS = {name: file for name, file in FILES.items() if isinstance(file, TaskFile)}
+SUITES = {name: file for name, file in FILES.items() if isinstance(file, SuiteFile)}
+
+PROGRAMS = {"humaneval", "mbpp"}
+
+
+def test_names_are_unique_and_the_asked_suites_are_there() -> None:
+    assert len(FILES) == len(list(shipped_files()))
+    asked = {"open-llm-v1", "open-llm-v2", "llama2-groups", "zh", "law", "finance", "medical", "ecommerce"}
+    assert asked | {"ifeval", "code", "maths", "reading", "pairs"} <= set(SUITES)
+
+
+@pytest.mark.parametrize("name", sorted(SUITES))
+def test_the_members_of_a_suite_are_there(name: str) -> None:
+    suite = make_plan([name]).suites[0]
+    assert list(suite.tasks())
+    assert set(suite.absent).isdisjoint(FILES)  # what is absent has no file
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_a_task_says_where_it_comes_from_and_names_graders_that_exist(name: str) -> None:
+    task = TASKS[name]
+    assert task.source
+    assert task.title
+    assert task.data.patterns
+    if task.request == "generate":
+        assert {metric.name for metric in task.metrics} <= GRADERS.keys() | PROGRAMS
+
+
+def members_of(name: str) -> list[tuple[str, int, tuple[str, ...]]]:
+    return [(member.what.name, member.what.shots, member.metrics) for member in make_plan([name]).suites[0].members]
+
+
+def test_the_first_leaderboard_is_the_published_one() -> None:
+    assert members_of("open-llm-v1") == [
+        ("arc_challenge", 25, ("acc_norm",)),
+        ("hellaswag", 10, ("acc_norm",)),
+        ("mmlu", 5, ("acc",)),
+        ("truthfulqa_mc", 0, ("mc2",)),
+        ("winogrande", 5, ("acc",)),
+        ("gsm8k", 5, ("gsm8k",)),
+    ]
+
+
+def test_the_second_leaderboard_is_the_published_one() -> None:
+    assert members_of("open-llm-v2") == [
+        ("ifeval_prompts", 0, ("ifeval_prompt_strict", "ifeval_instruction_strict")),
+        ("bbh_mc", 1, ("acc_norm",)),  # one file of three examples
+        ("math_level5", 4, ("math",)),
+        ("gpqa", 0, ("acc_norm",)),
+        ("musr", 0, ("acc_norm",)),
+        ("mmlu_pro", 5, ("acc",)),
+    ]
+    assert SUITES["open-llm-v2"].pool == "normalised"
+
+
+def test_llama_2_has_its_groups_and_shots() -> None:
+    shots = {task.name: task.shots for task in make_plan(["llama2-groups"]).suites[0].tasks()}
+    assert shots == {
+        "humaneval": 0, "mbpp": 3, "piqa": 0, "siqa": 0, "hellaswag": 0, "winogrande": 0, "arc_easy": 0,
+        "arc_challenge": 0, "openbookqa": 0, "commonsense_qa": 7, "nq_open": 5, "triviaqa": 5, "squad": 0, "quac": 0,
+        "boolq": 0, "gsm8k": 8, "math": 4, "mmlu": 5, "bbh": 1, "agieval_en": 3,
+    }  # fmt: skip
+    assert len(make_plan(["llama2-groups"]).suites[0].members) == 8
+
+
+def test_ecomgpt_has_thirteen_sets() -> None:
+    suite = SUITES["ecommerce"]
+    assert len(suite.members) + len(suite.absent) == 13
+
+
+def test_lawbench_has_twenty() -> None:
+    suite = SUITES["lawbench"]
+    assert len(suite.members) + len(suite.absent) == 20
