@@ -5,11 +5,12 @@ It has neither the test nor a say in the verdict. Whatever the program does to t
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from types import ModuleType
 from typing import Any
 
-from graftlm.evaluation.graders.sandbox.settings import begin
+from graftlm.evaluation.graders.sandbox.confine import begin
 from graftlm.evaluation.graders.sandbox.wire import Channel, decode, encode
 
 _SHOWN = 300  # characters of an error
@@ -41,12 +42,10 @@ def main() -> None:
     module = ModuleType(_MODULE)
     sys.modules[_MODULE] = module  # dataclasses look their module up
     channel.send(_outcome(lambda: _load(program, tested, module), objects))
-    while True:
-        try:
-            request = decode(channel.receive(), objects.held)
-        except EOFError:
-            return
-        channel.send(_outcome(lambda: _do(*request), objects))
+    with contextlib.suppress(EOFError):  # the judge has its verdict
+        while True:
+            request = channel.receive()
+            channel.send(_outcome(lambda asked=request: _do(*decode(asked, objects.held)), objects))
 
 
 def _load(program: str, tested: list[str], module: ModuleType) -> dict[str, Any]:

@@ -8,10 +8,11 @@ import resource
 import signal
 import struct
 import sys
-from typing import NamedTuple
+from pathlib import Path
 
 from graftlm.evaluation.graders.sandbox.landlock import DEVICE, LIST, READ, WORK, restrict_files
 from graftlm.evaluation.graders.sandbox.seccomp import restrict_calls
+from graftlm.evaluation.graders.sandbox.settings import Bounds, Settings, told
 
 _OPEN_FILES = 32
 _DIE_WITH_PARENT, _SET_DUMPABLE, _NO_NEW_PRIVILEGES = 1, 4, 38
@@ -19,13 +20,20 @@ _CAPABILITIES_3 = 0x20080522
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo", "/dev/urandom")
 
 
-class Bounds(NamedTuple):
-    """What a process may use: seconds of processor time, bytes of memory and of one file; its folder, if it has one."""
+def begin() -> Settings:
+    """The settings of this process, which from here on is confined.
 
-    seconds: int
-    memory: int
-    file: int
-    folder: str | None
+    Raises:
+        SystemExit: the process must be confined and cannot be, or its caller is gone.
+    """
+    settings = told()
+    sys.set_int_max_str_digits(0)  # a large answer is not an error
+    missing = confine(settings.bounds)
+    if missing and settings.strict:
+        sys.exit("; ".join(missing))
+    if os.getppid() != settings.parent:
+        sys.exit("the caller died before this process asked to die with it")
+    return settings
 
 
 def confine(bounds: Bounds) -> list[str]:
@@ -47,7 +55,9 @@ def confine(bounds: Bounds) -> list[str]:
         rights.append((bounds.folder, WORK))
     missing = [] if restrict_files(rights) else ["Landlock (keeps files: Linux 5.13 or later, enabled)"]
     _drop_capabilities(library)
-    return missing if restrict_calls() else [*missing, "seccomp (keeps network and processes: Linux on x86_64 or aarch64)"]
+    if not restrict_calls():
+        missing.append("seccomp (keeps network and processes: Linux on x86_64 or aarch64)")
+    return missing
 
 
 def _limit(bounds: Bounds) -> None:
@@ -79,21 +89,21 @@ def _readable() -> list[tuple[str, int]]:
 
     Installed packages may hold a benchmark's answers.
     """
-    library = os.path.dirname(os.__file__)
-    parts = [entry.path for entry in os.scandir(library) if entry.name not in ("site-packages", "dist-packages")]
+    library = Path(os.__file__).parent
+    parts = [path for path in library.iterdir() if path.name not in ("site-packages", "dist-packages")]
     shared = [path for folder in _library_folders() for path in _shared_libraries(folder, library)]
-    return [(library, LIST), *((path, READ) for path in (*parts, *shared, *_SYSTEM_FILES))]
+    return [(str(library), LIST), *((str(path), READ) for path in (*parts, *shared, *_SYSTEM_FILES))]
 
 
-def _library_folders() -> set[str]:
+def _library_folders() -> set[Path]:
     """Where the libraries of this process lie: others that an extension may load lie beside them."""
-    with open("/proc/self/maps", encoding="utf-8") as maps:
-        paths = [line.split(maxsplit=5)[5].strip() for line in maps if ".so" in line]
-    return {os.path.dirname(path) for path in paths if path.startswith("/")} | {f"{sys.base_prefix}/lib"}
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    paths = [line.split(maxsplit=5)[5] for line in lines if ".so" in line]
+    return {Path(path).parent for path in paths if path.startswith("/")} | {Path(sys.base_prefix, "lib")}
 
 
-def _shared_libraries(folder: str, standard_library: str) -> list[str]:
+def _shared_libraries(folder: Path, standard_library: Path) -> list[Path]:
     """The folder itself; one by one the libraries in it where Python's packages lie in it as well."""
-    if not standard_library.startswith(f"{os.path.realpath(folder)}/"):
+    if not standard_library.resolve().is_relative_to(folder.resolve()):
         return [folder]
-    return [entry.path for entry in os.scandir(folder) if ".so" in entry.name]
+    return list(folder.glob("*.so*"))

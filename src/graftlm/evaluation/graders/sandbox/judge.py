@@ -12,11 +12,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from graftlm.evaluation.graders.sandbox.settings import begin
+from graftlm.evaluation.graders.sandbox.confine import begin
+from graftlm.evaluation.graders.sandbox.settings import READY
 from graftlm.evaluation.graders.sandbox.wire import Channel, decode, encode
-
-READY = "ready\n"
-"""What comes before the verdict: both processes are confined, and the program has not begun."""
 
 _SHOWN = 300
 
@@ -122,7 +120,8 @@ def _number(value: Any) -> int:
 
 def _raised(name: str, text: str) -> Exception:
     kind = getattr(builtins, name, None)
-    if not isinstance(kind, type) or not issubclass(kind, Exception):
+    # StopIteration would end a loop of the test over `map(function, …)` early, and quietly.
+    if not isinstance(kind, type) or not issubclass(kind, Exception) or issubclass(kind, StopIteration):
         return RuntimeError(f"{name}: {text}")
     try:
         return kind(text)

@@ -9,6 +9,7 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterable
+from pathlib import Path
 
 _CREATE, _ADD, _RESTRICT = 444, 445, 446  # the same numbers on every processor
 _PATH_BENEATH, _ASK_VERSION = 1, 1
@@ -60,7 +61,7 @@ def _allow(rules: int, path: str, allowed: int) -> None:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return
-    if not os.path.isdir(path):
+    if not Path(path).is_dir():
         allowed &= _OF_FILES
     _checked(_call(_ADD, rules, _PATH_BENEATH, struct.pack("=Qi", allowed, place), 0))
     os.close(place)

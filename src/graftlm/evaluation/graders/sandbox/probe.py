@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 
-from graftlm.evaluation.graders.sandbox.confine import Bounds, confine
+from graftlm.evaluation.graders.sandbox.confine import confine
+from graftlm.evaluation.graders.sandbox.settings import told
 
 
 def main() -> None:
-    bounds, *_ = json.loads(sys.argv.pop())
-    print(json.dumps(confine(Bounds(*bounds))))
+    print(json.dumps(confine(told().bounds)))

@@ -20,9 +20,7 @@ from enum import Enum
 from functools import cache
 
 from graftlm.core.errors import GraftError
-from graftlm.evaluation.graders.sandbox.confine import Bounds
-from graftlm.evaluation.graders.sandbox.judge import READY
-from graftlm.evaluation.graders.sandbox.settings import Settings, command
+from graftlm.evaluation.graders.sandbox.settings import READY, Bounds, Settings, command
 
 _LOOK_EVERY = 0.02  # seconds between looks at the clock and at the folder
 _MOST_FILES = 256
@@ -87,11 +85,9 @@ def sandbox_gaps() -> tuple[str, ...]:
     Raises:
         GraftError: not even a limited process can be started here.
     """
-    bounds = Bounds(seconds=5, memory=2**29, file=2**20, folder=None)
+    asking = command("probe", Settings(Bounds(seconds=5, memory=2**29, file=2**20, folder=None)))
     try:
-        asked = subprocess.run(
-            command("probe", Settings(bounds, strict=False)), capture_output=True, text=True, timeout=30, env=_environment("/")
-        )
+        asked = subprocess.run(asking, capture_output=True, text=True, timeout=30, env=_environment("/"))
         return tuple(json.loads(asked.stdout))
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         reason = f"no process can be confined here ({error})"
@@ -120,9 +116,11 @@ def run_job(job: Job, limits: Limits | None = None, *, allow_weak: bool = False)
     """
     require_sandbox(allow_weak=allow_weak)
     limits = limits or Limits()
-    with tempfile.TemporaryDirectory(prefix="graft-code-", ignore_cleanup_errors=True) as folder:
-        with _pair(folder, limits, strict=not allow_weak) as judge:
-            return _watched(judge, json.dumps(asdict(job)), folder, limits)
+    with (
+        tempfile.TemporaryDirectory(prefix="graft-code-", ignore_cleanup_errors=True) as folder,
+        _pair(folder, limits, strict=not allow_weak) as judge,
+    ):
+        return _watched(judge, json.dumps(asdict(job)), folder, limits)
 
 
 @contextlib.contextmanager
@@ -176,13 +174,14 @@ def _watched(judge: subprocess.Popen[str], job: str, folder: str, limits: Limits
         if time.monotonic() > deadline:
             return Verdict(Outcome.TIMED_OUT, f"no end within {limits.seconds:g} s")
         if _full(folder, limits.folder):
-            return Verdict(Outcome.FAILED, f"the program filled its folder ({limits.folder} bytes, {_MOST_FILES} files)")
+            allowed = f"{limits.folder} bytes, {_MOST_FILES} files"
+            return Verdict(Outcome.FAILED, f"the program filled its folder ({allowed})")
 
 
 def _verdict(said: str) -> Verdict:
     if not said.startswith(READY):
         reason = "a process of the sandbox did not start"
-        raise GraftError(reason, where="code sandbox", fix="look whether memory or processes ran out; try fewer workers")
+        raise GraftError(reason, where="code sandbox", fix="see whether memory ran out, and use fewer workers")
     try:
         found = json.loads(said.removeprefix(READY))
     except ValueError:

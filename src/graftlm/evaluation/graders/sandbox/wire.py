@@ -98,8 +98,8 @@ def encode(value: Any, handle: Callable[[Any], int]) -> Any:
         return [kind.__name__, [[encode(key, handle), encode(part, handle)] for key, part in value.items()]]
     if kind in _SCALARS:
         return [kind.__name__, _SCALARS[kind][0](value)]
-    if kind is type and getattr(builtins, value.__name__, None) is value:
-        return ["type", value.__name__]
+    if kind is type and value in vars(builtins).values():
+        return ["type", str(value.__name__)]
     for base in _BASES:
         if issubclass(kind, base):
             return encode(base(value), handle)

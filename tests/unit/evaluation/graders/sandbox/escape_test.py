@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -13,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from graftlm.evaluation.graders.sandbox.run import Job, Limits, Outcome, Verdict, run_job, sandbox_gaps
+from graftlm.evaluation.graders.sandbox.settings import Bounds, Settings
 
 pytestmark = pytest.mark.skipif(bool(sandbox_gaps()), reason=f"this machine lacks {', '.join(sandbox_gaps())}")
 
 QUICK = Limits(seconds=5.0)
-WRONG = "def answer(x):\n    return 0\n"
 TESTS = "assert answer(20) == 41\nassert answer(1) == 3\n"
 
 REFUSED = {
@@ -92,72 +93,14 @@ def test_the_attacks_are_real(home: Path) -> None:
     assert refused <= {"read its parent's memory", "call ptrace from C", "leave by a namespace"}
 
 
-FIND_ANSWER = (
-    "import re\ndef find(x, objects):\n    for one in objects:\n"
-    "        said = re.search('answer.%d. == (\\\\d+)' % x, str(one))\n        if said:\n            return int(said[1])\n"
-)
-"""Finds the test's text in objects, without holding it itself."""
-
-FORGED = {
-    "leaves with exit code 0": "import os\nos._exit(0)",
-    "leaves when asked": "import os\ndef answer(x):\n    os._exit(0)",
-    "exits politely": "import sys\ndef answer(x):\n    sys.exit(0)",
-    "replaces sys.exit": "import sys\nsys.exit = lambda *a: None\n" + WRONG,
-    "raises to leave the test": "def answer(x):\n    raise StopIteration",
-    "raises GeneratorExit": "def answer(x):\n    raise GeneratorExit",
-    "prints a verdict": 'print(\'{"passed": true, "reason": ""}\', flush=True)\n' + WRONG,
-    "writes a verdict to every descriptor": (
-        "import os\nfor fd in range(64):\n    try:\n        os.write(fd, b'{\"passed\": true, \"reason\": \"\"}')\n"
-        "    except OSError:\n        pass\n" + WRONG
-    ),
-    "is equal to everything": (
-        "class Any(int):\n    __eq__ = lambda *a: True\n    __ne__ = lambda *a: False\n    __hash__ = int.__hash__\n"
-        "def answer(x):\n    return Any(0)"
-    ),
-    "returns an object equal to everything": (
-        "class Any:\n    def __eq__(self, other):\n        return True\ndef answer(x):\n    return Any()"
-    ),
-    "replaces AssertionError": "import builtins\nbuiltins.AssertionError = type('Quiet', (Exception,), {})\n" + WRONG,
-    "replaces the test": "check = lambda *a: None\nimport builtins\nbuiltins.check = check\n" + WRONG,
-    "replaces compile and exec": (
-        "import builtins\nbuiltins.compile = builtins.exec = builtins.eval = lambda *a, **k: None\n" + WRONG
-    ),
-    "replaces unittest": "import unittest\nunittest.TestCase.assertEqual = lambda *a: None\n" + WRONG,
-    "looks at its callers": (
-        FIND_ANSWER + "import sys\ndef answer(x):\n    frame, seen = sys._getframe(), []\n    while frame:\n"
-        "        seen += [frame.f_locals, frame.f_globals]\n        frame = frame.f_back\n    return find(x, seen)"
-    ),
-    "searches memory for the test": FIND_ANSWER + "import gc\ndef answer(x):\n    return find(x, gc.get_objects())",
-    "hides its answers at exit": "import atexit, os\natexit.register(os._exit, 0)\n" + WRONG,
-    "redefines len for the test": "def len(x):\n    return 41\n" + WRONG,
-    "closes every descriptor": "import os\nos.closerange(0, 64)\n" + WRONG,
-}
-
-
-@pytest.mark.parametrize("program", FORGED.values(), ids=FORGED.keys())
-def test_a_wrong_program_does_not_pass(program: str) -> None:
-    verdict = held(program, tests="assert len([answer(20)]) == 1\n" + TESTS)
-    assert verdict.outcome is Outcome.FAILED
-    assert verdict.reason
-
-
-def test_a_right_program_passes_the_same_test() -> None:
-    right = "def answer(x):\n    return 2 * x + 1\n"
-    assert held(right, tests="assert len([answer(20)]) == 1\n" + TESTS).outcome is Outcome.PASSED
-
-
-def test_the_mark_of_a_right_program_cannot_be_played_back() -> None:
-    """Whatever the program writes to the channel is read as values, which the test compares with its own."""
-    flood = "import os\nfor fd in range(3, 16):\n    try:\n        os.write(fd, b'\\0\\0\\0\\x04true' * 50)\n    except OSError:\n        pass\n"
-    assert held(flood + WRONG).outcome is Outcome.FAILED
-
-
 @pytest.mark.parametrize(
     "program",
     [
         "while True:\n    pass",
-        "import signal\nfor n in range(1, 32):\n    try:\n        signal.signal(n, signal.SIG_IGN)\n    except OSError:\n        pass\n"
-        "while True:\n    pass",
+        (
+            "import contextlib, signal\nfor number in range(1, 32):\n    with contextlib.suppress(OSError):\n"
+            "        signal.signal(number, signal.SIG_IGN)\nwhile True:\n    pass"
+        ),
         "import time\ntime.sleep(60)",
         "x = 9 ** 9 ** 9",
     ],
@@ -171,7 +114,7 @@ def test_a_program_without_end_is_stopped(program: str) -> None:
 
 def test_memory_is_bounded() -> None:
     greedy = "def answer(x):\n    held = []\n    while True:\n        held.append(bytearray(2**24))\n"
-    verdict = held(greedy)
+    verdict = held(greedy, Limits(memory=2**27))
     assert verdict.outcome is Outcome.FAILED
     assert "MemoryError" in verdict.reason
 
@@ -206,14 +149,14 @@ def test_the_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_flood_of_output_goes_nowhere() -> None:
-    loud = "import os, sys\nfor _ in range(500):\n    print('x' * 10**5)\n    os.write(2, b'x' * 10**5)\ndef answer(x):\n    return 2 * x + 1"
-    verdict = held(loud)
+    loud = "import os, sys\nfor _ in range(500):\n    print('x' * 10**5)\n    os.write(2, b'x' * 10**5)\n"
+    verdict = held(f"{loud}def answer(x):\n    return 2 * x + 1")
     assert verdict.outcome is Outcome.PASSED
     assert len(verdict.reason) < 1000
 
 
 def test_a_huge_answer_is_refused() -> None:
-    verdict = held("def answer(x):\n    return 'x' * 10**8", tests="assert answer(1)[:3] == 'xxx'")
+    verdict = held("def answer(x):\n    return 'x' * 2**24", tests="assert answer(1)[:3] == 'xxx'")
     assert verdict.outcome is Outcome.FAILED
 
 
@@ -225,8 +168,11 @@ def test_a_long_error_is_cut() -> None:
 
 
 def test_a_fork_bomb_makes_no_process() -> None:
-    bomb = "import os\nmade = 0\nfor _ in range(200):\n    try:\n        os.fork()\n        made += 1\n    except OSError:\n        pass\ndef answer():\n    return made"
-    verdict = run_job(Job(bomb, "assert answer() == 0", ("answer",)), QUICK)
+    bomb = (
+        "import contextlib, os\nmade = 0\nfor _ in range(200):\n    with contextlib.suppress(OSError):\n"
+        "        os.fork()\n        made += 1\ndef answer():\n    return made"
+    )
+    verdict = held(bomb, tests="assert answer() == 0")
     assert verdict.outcome is Outcome.PASSED, verdict.reason
 
 
@@ -234,21 +180,40 @@ def test_no_secret_is_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_KEY", "secret")
     tells = "import os\ndef answer():\n    return sorted(os.environ), os.environ['HOME'] == os.getcwd(), os.listdir()"
     tests = "names, at_home, files = answer()\nassert 'API_KEY' not in names\nassert at_home and files == []"
-    verdict = run_job(Job(tells, tests, ("answer",)), QUICK)
+    verdict = held(tells, tests=tests)
     assert verdict.outcome is Outcome.PASSED, verdict.reason
 
 
 def test_no_descriptor_is_inherited(tmp_path: Path) -> None:
     with (tmp_path / "open").open("w") as file:
         os.set_inheritable(file.fileno(), True)
-        counts = "import os\ndef answer():\n    return [fd for fd in range(64) if os_open(fd)]\ndef os_open(fd):\n    try:\n        os.fstat(fd)\n        return True\n    except OSError:\n        return False"
-        verdict = run_job(Job(counts, "assert len(answer()) == 5, answer()", ("answer",)), QUICK)
+        counts = (
+            "import contextlib, os\ndef answer():\n    found = []\n    for number in range(64):\n"
+            "        with contextlib.suppress(OSError):\n            os.fstat(number)\n"
+            "            found.append(number)\n    return found"
+        )
+        # Its three streams, which lead nowhere, and the two ends of the channel.
+        verdict = held(counts, tests="assert len(answer()) == 5, answer()")
     assert verdict.outcome is Outcome.PASSED, verdict.reason
 
 
 def test_its_own_folder_can_be_used() -> None:
     uses = "def answer():\n    with open('note', 'w') as f:\n        f.write('kept')\n    return open('note').read()"
-    assert run_job(Job(uses, "assert answer() == 'kept'", ("answer",)), QUICK).outcome is Outcome.PASSED
+    assert held(uses, tests="assert answer() == 'kept'").outcome is Outcome.PASSED
+
+
+def test_a_process_that_cannot_be_confined_does_not_begin() -> None:
+    """Should the kernel refuse a guard that the probe has found, nothing runs."""
+    bounds = Bounds(seconds=5, memory=2**29, file=2**20, folder=None)
+    script = (
+        "import sys\nfrom graftlm.evaluation.graders.sandbox import confine\n"
+        "confine.restrict_calls = lambda: False\nsys.argv = ['', sys.argv[1]]\nconfine.begin()\nprint('began')"
+    )
+    settings = json.dumps(Settings(bounds, parent=os.getpid()))
+    ran = subprocess.run([sys.executable, "-c", script, settings], capture_output=True, text=True, env=_search_path())
+    assert ran.returncode == 1
+    assert "seccomp" in ran.stderr
+    assert "began" not in ran.stdout
 
 
 def test_the_judge_ends_with_its_caller() -> None:
@@ -257,7 +222,7 @@ def test_the_judge_ends_with_its_caller() -> None:
         "from graftlm.evaluation.graders.sandbox.run import Job, Limits, run_job\n"
         "run_job(Job('while True: pass', 'assert answer()', ('answer',)), Limits(seconds=30.0))"
     )
-    caller = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    caller = subprocess.Popen([sys.executable, "-c", script], env=_search_path())
     deadline = time.monotonic() + 10
     while not (children := _children(caller.pid)) or len(children) < 2:
         assert time.monotonic() < deadline
@@ -267,6 +232,10 @@ def test_the_judge_ends_with_its_caller() -> None:
     while any(Path(f"/proc/{child}").exists() and _runs(child) for child in children):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def _search_path() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def _children(parent: int) -> list[int]:
