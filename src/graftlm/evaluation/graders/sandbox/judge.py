@@ -108,8 +108,18 @@ def _judge(program: Program, source: str, tested: list[str], prelude: str, tests
         namespace.update(loaded)
         exec(tests_code, namespace)
     except BaseException as error:
-        return f"{type(error).__name__}: {error}"[:_SHOWN]
+        return f"{type(error).__name__}: {str(error) or _failing_line(error, tests)}"[:_SHOWN]
     return ""
+
+
+def _failing_line(error: BaseException, tests: str) -> str:
+    """The line of the tests that raised; "" where it was not one of them."""
+    number, place = 0, error.__traceback__
+    while place is not None:
+        if place.tb_frame.f_code.co_filename == "<tests>":
+            number = place.tb_lineno
+        place = place.tb_next
+    return tests.splitlines()[number - 1].strip() if number else ""
 
 
 def _number(value: Any) -> int:

@@ -142,6 +142,11 @@ def test_an_exception_keeps_its_name() -> None:
     assert held(program, "answer(1)").reason == "ValueError: no"
 
 
+def test_the_assertion_that_failed_is_told() -> None:
+    tests = "def check(candidate):\n    assert candidate(1) == 0\n    assert candidate(20) == 41\n\n\ncheck(answer)\n"
+    assert held(WRONG, tests).reason == "AssertionError: assert candidate(20) == 41"
+
+
 def test_helpers_of_the_prelude_are_not_the_programs() -> None:
     program = "def check(x):\n    return True\ndef answer(x):\n    return 0\n"
     prelude = "def check(x):\n    return x == 41\n"
