@@ -13,6 +13,7 @@ from graftlm.core.errors import DataError
 from graftlm.core.hashing import hash_value
 from graftlm.data.readers import Fault, Row, read_rows
 from graftlm.data.readers.hub import read_hub
+from graftlm.data.samples import Origin
 from graftlm.evaluation.benchmarks.task_file import FewShot, Rows, TaskFile
 from graftlm.evaluation.benchmarks.templates import evaluate, render
 
@@ -82,7 +83,12 @@ def read_items(rows: Rows, root: Path, task: str) -> list[Item]:
         NoData: no file is there, and no hub name is given.
         DataError: a row that cannot be read, or a template that does not fit.
     """
-    return [item for path, found in _read(rows, root, task) for item in _items(rows, path, found)]
+    found = list(_read(rows, root, task))
+    if rows.transform is not None:
+        path = found[0][0] if found else Path()
+        changed = rows.transform([row.values for _, row in found])
+        found = [(path, Row(Origin(str(path), number), values)) for number, values in enumerate(changed, start=1)]
+    return [item for path, row in found for item in _items(rows, path, row)]
 
 
 def local_files(rows: Rows, root: Path) -> list[Path]:
