@@ -150,7 +150,7 @@ fewshot_config: {{sampler: first_n}}
 num_fewshot: 5
 output_type: multiple_choice
 description: "The following are multiple choice questions (with answers) about {subject}.\\n\\n"
-doc_to_text: "{{{{question.strip()}}}}\\nA. {{{{choice0}}}}\\nB. {{{{choice1}}}}\\nC. {{{{choice2}}}}\\nD. {{{{choice3}}}}\\nAnswer:"
+doc_to_text: "{{{{question}}}} A {{{{choice0}}}} B {{{{choice1}}}} C {{{{choice2}}}} D {{{{choice3}}}}\\nAnswer:"
 doc_to_choice: ["A", "B", "C", "D"]
 doc_to_target: answer
 metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
@@ -167,7 +167,8 @@ def test_a_part_of_mmlu_beside_the_harness(tmp_path: Path) -> None:
     files = {part: mmlu / part / f"{subject_name}_{part}.csv" for part in ("dev", "test")}
     task = tmp_path / "mmlu.yaml"
     task.write_text(MMLU.format(subject=subject_name, **files), encoding="utf-8")
-    network, words = load_model("rootstock", dtype=torch.float32, device=torch.device("cpu")), load_tokenizer("rootstock")
+    network = load_model("rootstock", dtype=torch.float32, device=torch.device("cpu"))
+    words = load_tokenizer("rootstock")
     found = slim(harness_results(network, words, [f"mmlu_{subject_name}"], tmp_path, limit=12))
     run, recorder = graft(text_model(network, words), task, tmp_path, limit=12)
     check(run, recorder, found[f"mmlu_{subject_name}"])

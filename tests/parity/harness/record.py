@@ -1,4 +1,4 @@
-"""What lm-evaluation-harness makes of the tasks here. `python -m tests.parity.harness.record` writes golden.json anew."""
+"""What lm-evaluation-harness makes of the tasks here: `python -m tests.parity.harness.record` writes golden.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from tests.parity.harness.rows import HERE, model, tokenizer, write_rows
 TASKS = ("letters", "endings", "endings_joined", "bare", "blanks", "last_words", "pages", "sums")
 
 
-def harness_results(network: Any, words: Any, names: list[str], include: Path, limit: int | None = None) -> dict[str, Any]:
+def harness_results(
+    network: Any, words: Any, names: list[str], include: Path, limit: int | None = None
+) -> dict[str, Any]:
     """By task: metrics, and by document the requests and the responses to them."""
     os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_HUB_OFFLINE"] = "1"
     from lm_eval.evaluator import simple_evaluate

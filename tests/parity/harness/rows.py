@@ -12,7 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 HERE = Path(__file__).parent
 POSITIONS = 256
-_WORDS = "the cat sat on a red mat while seven small birds sang 3 songs to an old man's dog near 12 high trees".split()
+_SENTENCE = "the cat sat on a red mat while seven small birds sang 3 songs to an old man's dog near 12 high trees"
+_WORDS = _SENTENCE.split(" ")
 _CHINESE = "今天天气很好我们去公园看花和小鸟唱歌跳舞吃饭喝茶"
 
 

@@ -142,6 +142,8 @@ def _rows(tree: Mapping[str, Any], split: str, path: Path) -> dict[str, Any]:
 def _beside(file: str, folder: str | None, path: Path) -> str:
     """Of a relative file the place beside the task file, where it is there; else below the data folder."""
     relative = Path(folder or "") / file
+    if relative.is_absolute():
+        return str(relative)
     return str(path.parent / relative) if any(path.parent.glob(str(relative))) else str(relative)
 
 
