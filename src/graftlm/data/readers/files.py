@@ -18,9 +18,8 @@ _TEXT_SUFFIXES = (".txt", ".md")
 _STREAM_READERS: dict[str, Callable[[IO[bytes], str, str | None], Iterator[Row | Fault]]] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
-    ".json": read_json,
 }
-SUFFIXES = (*_TEXT_SUFFIXES, *_STREAM_READERS, ".csv", ".tsv", ".parquet")
+SUFFIXES = (*_TEXT_SUFFIXES, *_STREAM_READERS, ".json", ".csv", ".tsv", ".parquet")
 _KINDS = ", ".join(SUFFIXES)
 
 
@@ -40,7 +39,7 @@ def read_rows(
         split: what one document of a .txt or .md file is: the whole file, a paragraph (parted by blank lines)
             or a line.
         encoding: a codec name; None detects UTF-8, UTF-16/32 and GB18030 for each file.
-        columns: names of the columns of .csv and .tsv files that have no header row.
+        columns: names of the columns of .csv and .tsv files that have no header row, and of the lists in a .json file.
 
     Yields:
         `Row` for what could be read and `Fault` for what could not. Line numbers count lines in text and
@@ -134,6 +133,8 @@ def _rows(
         return read_text(stream, name, encoding, split)
     if suffix == ".parquet":
         return read_parquet(stream, name)
+    if suffix == ".json":
+        return read_json(stream, name, encoding, columns)
     if suffix in (".csv", ".tsv"):
         return read_csv(stream, name, encoding, "," if suffix == ".csv" else "\t", columns)
     return _STREAM_READERS[suffix](stream, name, encoding)

@@ -80,9 +80,11 @@ def _json_reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _row(value: Any, origin: Origin) -> Row | Fault:
+def _row(value: Any, origin: Origin, columns: Sequence[str] | None = None) -> Row | Fault:
     if isinstance(value, dict):
         return Row(origin, value)
+    if isinstance(value, list) and columns is not None and len(value) == len(columns):
+        return Row(origin, dict(zip(columns, value, strict=True)))
     if isinstance(value, list) and value and all(isinstance(turn, dict) and "role" in turn for turn in value):
         return Row(origin, {"messages": value})
     return Fault(origin, f"not an object but {_json_kind(value)}")
@@ -96,8 +98,12 @@ def _json_kind(value: Any) -> str:
     return "null" if value is None else f"{type(value).__name__} {value}"
 
 
-def read_json(stream: IO[bytes], name: str, encoding: str | None = None) -> Iterator[Row | Fault]:
+def read_json(
+    stream: IO[bytes], name: str, encoding: str | None = None, columns: Sequence[str] | None = None
+) -> Iterator[Row | Fault]:
     """An array of objects, an object that holds one, a single object, or JSON lines under a .json name.
+
+    With `columns`, an array of lists is read as well: they name what stands in each list.
 
     The array is decoded element by element, so the rows before a broken one are kept.
     """
@@ -112,7 +118,7 @@ def read_json(stream: IO[bytes], name: str, encoding: str | None = None) -> Iter
     if start == len(text):
         return
     if text[start] == "[":
-        yield from _array(text, start, name)
+        yield from _array(text, start, name, columns)
         return
     try:
         value, end = json.JSONDecoder().raw_decode(text, start)
@@ -147,7 +153,7 @@ def _object(value: Any, name: str) -> Iterator[Row | Fault]:
         yield _row(row, Origin(name, number))
 
 
-def _array(text: str, start: int, name: str) -> Iterator[Row | Fault]:
+def _array(text: str, start: int, name: str, columns: Sequence[str] | None) -> Iterator[Row | Fault]:
     decoder = json.JSONDecoder()
     position, number = _skip_space(text, start + 1), 0
     if text[position : position + 1] == "]":
@@ -161,7 +167,7 @@ def _array(text: str, start: int, name: str) -> Iterator[Row | Fault]:
             place = f"broken JSON (line {_line_of(text, error)} of the file)"
             yield Fault(origin, f"{place}: {_json_reason(error)}; the rest of the array is lost")
             return
-        yield _row(value, origin)
+        yield _row(value, origin, columns)
         position = _skip_space(text, position)
         mark = text[position : position + 1]
         if mark == "]":

@@ -14,7 +14,7 @@ from graftlm.core.hashing import hash_value
 from graftlm.data.readers import Fault, Row, read_rows
 from graftlm.data.readers.hub import read_hub
 from graftlm.data.samples import Origin
-from graftlm.evaluation.benchmarks.task_file import FewShot, Rows, TaskFile
+from graftlm.evaluation.benchmarks.task_file import FewShot, HubData, Rows, TaskFile
 from graftlm.evaluation.benchmarks.templates import evaluate, render
 
 
@@ -64,14 +64,14 @@ def read_task(
         subjects: only these sub-tasks.
 
     Raises:
-        NoData: the data, or the examples, are not there.
-        DataError: a row that cannot be read, a template that does not fit, or nothing left to ask.
+        NoData: the data, or the examples, are not there, or none of the rows is to be asked.
+        DataError: a row that cannot be read, or a template that does not fit.
     """
     every = read_items(task.data, root, task.name)
     if subjects is not None:
         every = _of_subjects(every, subjects, task.name)
     if not every:
-        raise DataError("no row is left to ask", where=task.name, fix="check the file and `where`")
+        raise NoData("no row of the files fits `where`", where=task.name, fix="get the whole test")
     pool = _pool(task, every, root) if shots else []
     return Asked(_limited(every, limit), _by_subject(pool), len(every), len({item.subject for item in every}))
 
@@ -114,17 +114,25 @@ def _read(rows: Rows, root: Path, task: str) -> Iterator[tuple[Path, Row]]:
         (file, row) for file in files for row in read_rows(file, encoding=rows.encoding, columns=columns)
     )
     if not files and rows.hub is not None:
-        name = rows.hub.name
-        found = ((Path(name), row) for row in read_hub(f"{name}:{rows.hub.split}", rows.hub.config))
+        found = _hub_rows(rows.hub)
     for path, row in found:
         if isinstance(row, Fault):
             raise DataError(row.reason, where=str(row.origin), fix="mend the row, or leave it out")
         yield path, row
 
 
+def _hub_rows(hub: HubData) -> Iterator[tuple[Path, Row | Fault]]:
+    """Rows of every configuration and split; of several, the name is what the name of a file is elsewhere."""
+    for config in hub.configs:
+        for split in hub.splits:
+            named = config if len(hub.configs) > 1 else split if len(hub.splits) > 1 else hub.name
+            yield from ((Path(f"{hub.name}/{named}"), row) for row in read_hub(f"{hub.name}:{split}", config))
+
+
 def _items(rows: Rows, path: Path, found: Row) -> Iterator[Item]:
     where = str(found.origin)
-    for row in _unfolded(_renamed(rows, found), rows.unfold, where):
+    nested = [] if where.startswith("hub:") else rows.unfold  # sets on the hub are flat
+    for row in _unfolded(_renamed(rows, found), nested, where):
         item = _item(rows, row, path, where)
         if rows.where is None or _true(evaluate(rows.where, item.fields, where)):
             yield item
@@ -161,11 +169,12 @@ def _true(value: Any) -> bool:
 
 
 def _of_subjects(items: list[Item], subjects: Sequence[str], task: str) -> list[Item]:
-    known = {item.subject for item in items}
-    unknown = [subject for subject in subjects if subject not in known]
-    if unknown:
-        raise NoData(f"no sub-task {unknown[0]!r}", where=task, fix=f"there are: {', '.join(sorted(known)[:8])}")
-    return [item for item in items if item.subject in set(subjects)]
+    """The items of those sub-tasks that are there; how many are not, the coverage says."""
+    found = [item for item in items if item.subject in set(subjects)]
+    if not found:
+        known = sorted({item.subject for item in items})
+        raise NoData(f"none of these sub-tasks: {', '.join(subjects)}", where=task, fix=f"there are: {known[:8]}")
+    return found
 
 
 def _limited(items: list[Item], limit: int | None) -> list[Item]:

@@ -85,7 +85,7 @@ def prepare(
     pool = [[subject, [repr(one.row) for one in rows]] for subject, rows in asked.pool.items()]
     rows = [repr(item.row) for item in asked.items]
     items_hash = hash_value([as_tree(task), planned.shots, seed if planned.shots else 0, pool, rows])
-    return Sheet(planned, asked.items, questions, chance, _coverage(task, asked), items_hash)
+    return Sheet(planned, asked.items, questions, chance, _coverage(planned, asked), items_hash)
 
 
 def run_sheet(
@@ -159,13 +159,14 @@ def _chance(task: TaskFile, item: Item, question: Question) -> float:
     return 0.0
 
 
-def _coverage(task: TaskFile, asked: Asked) -> str:
-    """What part of the published test this is; "" for all of it."""
-    published = task.data.published
+def _coverage(planned: PlannedTask, asked: Asked) -> str:
+    """What part of the published test, or of the sub-tasks that a suite names, this is; "" for all of it."""
+    published, named = planned.file.data.published, planned.subjects
+    subjects = published.subjects if named is None else len(named)
     parts = []
-    if published.subjects is not None and asked.subjects < published.subjects:
-        parts.append(f"{asked.subjects} of {published.subjects} sub-tasks")
-    items = published.items or asked.total
+    if subjects is not None and asked.subjects < subjects:
+        parts.append(f"{asked.subjects} of {subjects} sub-tasks")
+    items = published.items if published.items is not None and named is None else asked.total
     if len(asked.items) < items:
         parts.append(f"{len(asked.items):,} of {items:,} items")
     return ", ".join(parts)

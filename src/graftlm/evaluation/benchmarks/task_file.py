@@ -32,11 +32,23 @@ class _Part(BaseModel):
 
 
 class HubData(_Part):
-    """A data set of the Hugging Face hub, read only where no local file is found."""
+    """A data set of the Hugging Face hub, read only where no local file is found.
+
+    Attributes:
+        config, split: several are read one after the other; the name of each then is the row's `file`.
+    """
 
     name: str
-    config: str | None = None
-    split: str = "test"
+    config: str | list[str] | None = None
+    split: str | list[str] = "test"
+
+    @property
+    def configs(self) -> list[str | None]:
+        return [*self.config] if isinstance(self.config, list) else [self.config]
+
+    @property
+    def splits(self) -> list[str]:
+        return [self.split] if isinstance(self.split, str) else self.split
 
 
 class Rows(_Part):
@@ -44,7 +56,7 @@ class Rows(_Part):
 
     Attributes:
         files: file, folder or glob (or several) below the data folder, or absolute: jsonl, json, csv, tsv, parquet.
-        columns: names of the columns of a csv file, for one without a header row.
+        columns: names of the columns of a csv file without a header row, and of the lists in a json file.
         header: whether the first row of a csv file names the columns; with `columns` and a header, they rename them.
         encoding: found for each file by itself when None.
         unfold: names of nested lists; each element of the innermost becomes a row that also has the fields around it
