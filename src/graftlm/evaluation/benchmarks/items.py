@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from graftlm.core.errors import DataError
 from graftlm.core.hashing import hash_value
 from graftlm.data.readers import Fault, Row, read_rows
 from graftlm.data.readers.hub import read_hub
-from graftlm.data.samples import Origin
 from graftlm.evaluation.benchmarks.task_file import FewShot, HubData, Rows, TaskFile
 from graftlm.evaluation.benchmarks.templates import evaluate, render
 
@@ -84,10 +83,10 @@ def read_items(rows: Rows, root: Path, task: str) -> list[Item]:
         DataError: a row that cannot be read, or a template that does not fit.
     """
     found = list(_read(rows, root, task))
-    if rows.transform is not None:
-        path = found[0][0] if found else Path()
-        changed = rows.transform([row.values for _, row in found])
-        found = [(path, Row(Origin(str(path), number), values)) for number, values in enumerate(changed, start=1)]
+    if found and rows.transform is not None:
+        path, first = found[0]
+        changed = enumerate(rows.transform([row.values for _, row in found]), start=1)
+        found = [(path, Row(replace(first.origin, line=number), values)) for number, values in changed]
     return [item for path, row in found for item in _items(rows, path, row)]
 
 
