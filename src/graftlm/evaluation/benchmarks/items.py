@@ -82,7 +82,12 @@ def read_items(rows: Rows, root: Path, task: str) -> list[Item]:
         NoData: no file is there, and no hub name is given.
         DataError: a row that cannot be read, or a template that does not fit.
     """
-    found = list(_read(rows, root, task))
+    try:
+        found = list(_read(rows, root, task))
+    except DataError as fault:
+        if isinstance(fault, NoData) or local_files(rows, root):
+            raise
+        raise NoData(f"no local file, and from the hub: {fault.reason}", where=task, fix=fault.fix) from None
     if found and rows.transform is not None:
         path, first = found[0]
         changed = enumerate(rows.transform([row.values for _, row in found]), start=1)
