@@ -27,7 +27,7 @@ class TextModel:
 
     Context and continuation are tokenised in one piece, and cut where the context's own tokens end; spaces at the end
     of the context go to the continuation. Special tokens are added as the tokenizer does by itself. An empty context
-    is the bos token, else eos. What is longer than the model's positions loses its beginning; `truncated` counts that.
+    is the bos token, else eos. What is longer than the model's positions loses its beginning; `truncated` counts such rows.
 
     Args:
         stop_ids: tokens that end a free answer.
@@ -129,8 +129,9 @@ class TextModel:
         finishes: list[int] = []  # questions that end with this group
         rest = iter(pairs)
         for size in group_sizes:
-            for place in range(size):
-                context, continuation = self._fitting(*next(rest))
+            fitted = [self._fitting(*next(rest)) for _ in range(size)]
+            self.truncated += any(cut for _, _, cut in fitted)
+            for place, (context, continuation, _) in enumerate(fitted):
                 if place and groups[-1][0] == context:
                     groups[-1][1].append(continuation)
                 else:
@@ -151,16 +152,15 @@ class TextModel:
         )
         return [Likelihood(one.log_probability, one.greedy) for some in scores for one in some]
 
-    def _fitting(self, context: Tokens, continuation: Tokens) -> tuple[Tokens, Tokens]:
-        """The pair with its beginning cut off where it is too long; the last token is predicted, never read."""
+    def _fitting(self, context: Tokens, continuation: Tokens) -> tuple[Tokens, Tokens, bool]:
+        """The pair without its beginning where it is too long, and whether it was; the last token is never read."""
         if self._limit is None or len(context) + len(continuation) <= self._limit + 1:
-            return context, continuation
-        self.truncated += 1
+            return context, continuation, False
         kept = self._limit + 1 - len(continuation)
         if kept < 1:
             reason = f"an option has {len(continuation)} tokens, the model {self._limit} positions"
             raise ModelError(reason, fix="this model cannot sit the test")
-        return context[-kept:], continuation
+        return context[-kept:], continuation, True
 
     def _cut(self, tokens: Tokens, room: int) -> Tokens:
         """The end of a prompt that leaves room for an answer."""

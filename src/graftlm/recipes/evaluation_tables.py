@@ -19,6 +19,9 @@ from graftlm.evaluation.statistics import Difference, difference
 from graftlm.recipes.formatting import count, duration, number, span
 
 
+_WORDS = ("what part", "how", "what", "verdict")
+
+
 def show_results(result: EvaluationResult) -> None:
     """All tasks and suites of one model."""
     say(f"[bold]{result.model}[/bold]: {_about(result)}")
@@ -46,7 +49,7 @@ def _table(*columns: str, left: int = 1) -> Table:
     """Columns of numbers to the right, behind `left` columns of words."""
     table = Table(box=None, pad_edge=False, padding=(0, 2))
     for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place < left or column in ("what part", "how") else "right")
+        table.add_column(column, justify="left" if place < left or column in _WORDS else "right")
     return table
 
 
@@ -92,7 +95,7 @@ def comparison_tables(
     """What the second model gained over the first and forgot of it, task by task, side by side, and as suites."""
     found = compare(before.tasks, after.tasks)
     say(f"[bold]{after.model}[/bold] against [bold]{before.model}[/bold]")
-    table = _table("task", "side", "metric", "before", "after", "difference", "95 % interval", "p", "", left=3)
+    table = _table("task", "side", "metric", "before", "after", "difference", "95 % interval", "p", "verdict", left=3)
     for change in [*found.domain.changes, *found.general.changes]:
         table.add_row(change.name, change.side, change.metric, *_changed(change))
     for name, group in groups_after.items():

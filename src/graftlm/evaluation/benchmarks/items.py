@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,17 @@ def read_items(rows: Rows, root: Path, task: str) -> list[Item]:
         NoData: no file is there, and no hub name is given.
         DataError: a row that cannot be read, or a template that does not fit.
     """
-    return [item for path, found in _read(rows, root, task) for item in _items(rows, path, found)]
+    try:
+        found = list(_read(rows, root, task))
+    except DataError as fault:
+        if isinstance(fault, NoData) or local_files(rows, root):
+            raise
+        raise NoData(f"no local file, and from the hub: {fault.reason}", where=task, fix=fault.fix) from None
+    if found and rows.transform is not None:
+        path, first = found[0]
+        changed = enumerate(rows.transform([row.values for _, row in found]), start=1)
+        found = [(path, Row(replace(first.origin, line=number), values)) for number, values in changed]
+    return [item for path, row in found for item in _items(rows, path, row)]
 
 
 def local_files(rows: Rows, root: Path) -> list[Path]:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from graftlm.core.errors import DataError
 from graftlm.core.settings_file import checked, parse_yaml, yaml_text
+from graftlm.evaluation.benchmarks.harness_file import MARKS, read_harness_task
+from graftlm.evaluation.benchmarks.harness_group import is_group, read_harness_group
+from graftlm.evaluation.benchmarks.harness_yaml import read_harness_yaml
 from graftlm.evaluation.benchmarks.suite_file import SuiteFile
 from graftlm.evaluation.benchmarks.task_file import TaskFile
 
 SHIPPED = Path(__file__).parent.parent / "suites"
 _MANUAL = "docs/benchmarks.md"
+_HARNESS = re.compile(rf"^(?:{'|'.join(MARKS)})\s*:", re.MULTILINE)
 
 
 def load_file(path: Path, *, trust: bool = False) -> TaskFile | SuiteFile:
-    """A task file, or a suite file: the one with `members`.
+    """A task file, or a suite file (the one with `members`), of graft's own form or of lm-evaluation-harness'.
+
+    Args:
+        trust: whether Python that stands beside a file of the harness may run.
 
     Raises:
         DataError: the file is absent, not YAML, or does not fit the schema; it names key and line.
@@ -25,6 +33,8 @@ def load_file(path: Path, *, trust: bool = False) -> TaskFile | SuiteFile:
     if not path.is_file():
         raise DataError("there is no such task or suite file", where=path, fix="check the path")
     text = yaml_text(path, DataError)
+    if _HARNESS.search(text):
+        return read_harness_group(path) if is_group(read_harness_yaml(path)) else read_harness_task(path, trust=trust)
     tree = parse_yaml(text, path, DataError)
     if not isinstance(tree, dict):
         raise DataError("a task file is a mapping of keys", where=path, fix=f"see {_MANUAL}")

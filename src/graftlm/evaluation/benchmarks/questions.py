@@ -6,6 +6,7 @@ few-shot delimiter, then the prompt; a choice follows after the target delimiter
 
 from __future__ import annotations
 
+import ast
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -93,7 +94,7 @@ class _View:
         """A list of templates, or one that gives a list."""
         if isinstance(templates, list):
             return [self.text(template) for template in templates]
-        value = self.value(templates)
+        value = _list_of(self.value(templates))
         if not isinstance(value, list | tuple):
             raise self._fault(f"template {templates!r} gives {value!r}, not a list", "write {{ [a, b] }}")
         return [str(one) for one in value]
@@ -141,10 +142,14 @@ class _View:
         if isinstance(answer, list):
             return [self.value(one) for one in answer]
         value = self.value(answer) if isinstance(answer, str) else answer
+        if self.task.answer_is == "harness":
+            value = _list_of(value)
         return list(value) if isinstance(value, list | tuple) else [value]
 
     def _place(self, answer: Any, choices: Sequence[str]) -> int:
         how, text = self.task.answer_is, str(answer)
+        if how == "harness" or isinstance(answer, int):
+            how = "index" if text.isdigit() else "text"
         shown = self._fields["options"] if self._order is not None else choices
         letter = text.strip().upper()
         if how in ("auto", "letter") and len(letter) == 1 and letter in LETTERS[: len(choices)]:
@@ -162,3 +167,24 @@ class _View:
 
     def _fault(self, reason: str, fix: str) -> DataError:
         return DataError(reason, where=self._where, fix=fix)
+
+
+def _list_of(value: Any) -> Any:
+    """The list that a text spells out, as templates of the harness do; any other value as it is."""
+    if not isinstance(value, str) or not (value.startswith("[") and value.endswith("]")):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+def settled(task: TaskFile, item: Item) -> TaskFile:
+    """A task of the harness whose prompt turns out to be a number: its choices then are contexts (WinoGrande), the
+    number says which is right, and the target is what follows. Any other task as it is.
+    """
+    if task.answer_is != "harness" or task.request != "choice" or task.contexts is not None:
+        return task
+    if not _View(task, item).text(task.prompt).isdigit():
+        return task
+    return task.model_copy(update={"contexts": task.choices, "answer": task.prompt, "choices": task.answer})

@@ -16,7 +16,7 @@ from graftlm.evaluation.benchmarks.grading import grade
 from graftlm.evaluation.benchmarks.items import Asked, Item, examples_for, read_task
 from graftlm.evaluation.benchmarks.library import as_tree
 from graftlm.evaluation.benchmarks.plan import PlannedTask
-from graftlm.evaluation.benchmarks.questions import Frame, Question, ask, solved
+from graftlm.evaluation.benchmarks.questions import Frame, Question, ask, settled, solved
 from graftlm.evaluation.benchmarks.task_file import NOT_HEADLINES, TaskFile
 from graftlm.evaluation.grading import Graded
 from graftlm.evaluation.results import TaskResult
@@ -69,8 +69,8 @@ def prepare(
         NoData: the data are not there.
         DataError: a row or a template at fault.
     """
-    task = planned.file
-    asked = read_task(task, root, shots=planned.shots, limit=limit, subjects=planned.subjects)
+    asked = read_task(planned.file, root, shots=planned.shots, limit=limit, subjects=planned.subjects)
+    task = settled(planned.file, asked.items[0])
     written: dict[int, str] = {}  # most items share their examples
 
     def shown(item: Item) -> str:

@@ -6,6 +6,7 @@ expression's value (a list, a number); any other gives text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -64,6 +65,7 @@ class Rows(_Part):
         subject: the sub-task that a row belongs to; `file` is the name of its file without ending, `folder` that of
             the file's folder. Few-shot rows are taken from the same subject.
         hub: used when there is no local file.
+        transform: Python of a harness task that the user trusts: all rows → the rows that are used.
     """
 
     files: str | list[str] | None = None
@@ -74,6 +76,7 @@ class Rows(_Part):
     where: Template | None = None
     subject: Template | None = None
     hub: HubData | None = None
+    transform: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None = Field(default=None, exclude=True)
 
     @property
     def patterns(self) -> list[str]:
@@ -219,7 +222,7 @@ class TaskFile(_Part):
         answer: the right one: its place (from 0), its letter or its text; for `mc2` the places of all right ones; for
             `generate` the accepted text, or a list of texts.
         answer_is: what `answer` gives. auto: a single letter, else the text of a choice, else a
-            place.
+            place. harness: digits are a place, all else is the text of a choice.
         target_delimiter: between prompt and choice or answer.
         fewshot_delimiter: after each example.
         metrics: the first one is the headline.
@@ -245,7 +248,7 @@ class TaskFile(_Part):
     choices: Template | list[Template] | None = None
     contexts: Template | list[Template] | None = None
     answer: Template | int | list[Template] | None = None
-    answer_is: Literal["auto", "index", "letter", "text"] = "auto"
+    answer_is: Literal["auto", "index", "letter", "text", "harness"] = "auto"
     target_delimiter: str = " "
     fewshot_delimiter: str = "\n\n"
     metrics: list[Metric] = Field(min_length=1)
