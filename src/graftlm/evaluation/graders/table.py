@@ -8,6 +8,7 @@ from graftlm.evaluation.graders.answers import ANSWER_GRADERS
 from graftlm.evaluation.graders.base import Grader, each
 from graftlm.evaluation.graders.ecommerce import ECOMMERCE_GRADERS
 from graftlm.evaluation.graders.law import LAW_GRADERS
+from graftlm.evaluation.graders.programs import PROGRAM_GRADERS
 from graftlm.evaluation.graders.strings import exact_match
 from graftlm.evaluation.metrics import ANSWER_METRICS
 
@@ -19,6 +20,7 @@ GRADERS: MappingProxyType[str, Grader] = MappingProxyType(
         **ANSWER_GRADERS,
         **ECOMMERCE_GRADERS,
         **LAW_GRADERS,
+        **PROGRAM_GRADERS,
     }
 )
 """name → grader. A grader's keyword-only arguments are the `options` that a task file may give it."""
