@@ -54,18 +54,22 @@ def _same_blanks(said: str, answer: str) -> bool:
 
 
 def squad_exact(text: str, answers: Sequence[str]) -> float:
+    """SQuAD's exact match."""
     return squad_scores(text, answers)[0]
 
 
 def squad_f1(text: str, answers: Sequence[str]) -> float:
+    """SQuAD's bag-of-words F1."""
     return squad_scores(text, answers)[1]
 
 
 def cmrc_exact(text: str, answers: Sequence[str]) -> float:
+    """CMRC 2018's exact match."""
     return cmrc_scores(text, answers)[0]
 
 
 def cmrc_f1(text: str, answers: Sequence[str]) -> float:
+    """CMRC 2018's F1, of the longest common run."""
     return cmrc_scores(text, answers)[1]
 
 

@@ -48,7 +48,7 @@ def test_the_first_leaderboard_is_the_published_one() -> None:
         ("mmlu", 5, ("acc",)),
         ("truthfulqa_mc", 0, ("mc2",)),
         ("winogrande", 5, ("acc",)),
-        ("gsm8k", 5, ("gsm8k",)),
+        ("gsm8k", 5, ("gsm8k_strict",)),
     ]
 
 

@@ -29,9 +29,9 @@ CHOICE = [
     "truthfulqa_mc",
 ]  # fmt: skip
 FREE = [
-    "agieval_math", "aqua", "bbh", "cmrc2018", "cn_middle_school", "ecom_attribute_values", "ecom_query_item",
-    "ecom_review_topic", "gaokao_mathcloze", "gsm8k_train", "jec_qa", "lawbench_1-2", "lawbench_2-3", "lawbench_2-4",
-    "lawbench_2-6", "math", "math_level5",
+    "agieval_en_written", "agieval_math", "agieval_zh_written", "aqua", "bbh", "cmmlu_written", "cmrc2018_trial",
+    "cn_middle_school", "ecom_attribute_values", "ecom_query_item", "ecom_review_topic", "gaokao_mathcloze",
+    "gsm8k_train", "jec_qa", "lawbench_1-2", "lawbench_2-3", "lawbench_2-4", "lawbench_2-6", "math", "math_level5",
 ]  # fmt: skip
 BY_HAND = {"ifeval_prompts", "ecom_lenovo_ner", "humaneval", "mbpp_rest"}
 """Without one right answer that could be written; with spans that overlap; programs, which other tests run."""

@@ -259,6 +259,14 @@ def test_sets_of_the_hub_are_flat_and_their_configurations_are_the_sub_tasks(
     assert ("haonan-li/cmmlu:dev", "virology") in asked
 
 
+def test_the_leaderboard_counts_only_announced_numbers(tmp_path: Path) -> None:
+    sheet = sheet_of("gsm8k", "a.jsonl", [{"question": "1+1?", "answer": "1+1=2\n#### 2"}], tmp_path)
+    unannounced = run_sheet(replace(oracle(), write=lambda _: "It is 2."), sheet).metrics
+    assert (unannounced["gsm8k"].value, unannounced["gsm8k_strict"].value) == (1, 0)
+    announced = run_sheet(replace(oracle(), write=lambda _: "So\n#### 2"), sheet).metrics
+    assert (announced["gsm8k"].value, announced["gsm8k_strict"].value) == (1, 1)
+
+
 def test_lists_in_json_are_rows_of_the_named_columns(tmp_path: Path) -> None:
     [first, second] = sheet_of("finne", "a.json", [["涨停", "1.0"], ["亏损", "0.0"]], tmp_path).questions
     assert isinstance(first, Options)
