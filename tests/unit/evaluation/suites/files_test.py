@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from graftlm.evaluation.benchmarks.dummies import oracle
 from graftlm.evaluation.benchmarks.library import load_file, shipped_files
 from graftlm.evaluation.benchmarks.plan import make_plan
+from graftlm.evaluation.benchmarks.run import prepare, run_sheet
 from graftlm.evaluation.benchmarks.suite_file import SuiteFile
 from graftlm.evaluation.benchmarks.task_file import TaskFile
 from graftlm.evaluation.graders.table import GRADERS
 
+PAGE = (Path(__file__).parents[4] / "docs" / "suites.md").read_text(encoding="utf-8")
 FILES = {path.stem: load_file(path) for path in shipped_files()}
 TASKS = {name: file for name, file in FILES.items() if isinstance(file, TaskFile)}
 SUITES = {name: file for name, file in FILES.items() if isinstance(file, SuiteFile)}
@@ -82,3 +88,23 @@ def test_ecomgpt_has_thirteen_sets() -> None:
 def test_lawbench_has_twenty() -> None:
     suite = SUITES["lawbench"]
     assert len(suite.members) + len(suite.absent) == 20
+
+
+def test_the_page_names_every_task_suite_and_member_that_is_absent() -> None:
+    assert {name for name in TASKS if f"| `{name}`" not in PAGE} == set()
+    shown = {name for name in SUITES if f"**{name}**" in PAGE}
+    assert {name for name in SUITES if all(member.task in TASKS for member in SUITES[name].members)} <= shown
+
+
+def test_the_page_s_own_suite_runs(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n# (\S+)\n(.*?)```", PAGE, re.DOTALL)
+    assert [name for name, _ in blocks] == ["wards.yaml", "hospital.yaml"]
+    for name, text in blocks:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "wards").mkdir()
+    rows = [f'{{"ward": "east", "question": "Q{n}?", "options": ["yes", "no"], "right": "B"}}\n' for n in range(4)]
+    for name in ("test", "dev"):
+        (tmp_path / "wards" / f"{name}.jsonl").write_text("".join(rows), encoding="utf-8")
+    tasks = make_plan([str(tmp_path / "hospital.yaml")]).suites[0].tasks()
+    wards = next(task for task in tasks if task.name == "wards")
+    assert run_sheet(oracle(), prepare(wards, tmp_path)).result.value == 1
