@@ -9,22 +9,28 @@ from __future__ import annotations
 import re
 
 _ANNOUNCED = re.compile(
-    r"(?:answer\s+is|answers?\s+are|answer\s*[:：]|\[正确答案\]|正确答案\s*(?:是|为|[:：])|答案\s*(?:是|为|[:：])|"
-    r"故选|应选|应该选|选择|因此选|所以选|选项\s*(?:是|为|[:：])|选)",
+    r"(?:answers?|option|choice)\s+(?:is|are)\b|answer\s*[:：]|\[正确答案\]|答案\s*(?:是|为|[:：]|(?=[A-J(（]))|"
+    r"选项\s*(?:是|为|[:：])|(?<!不)选(?!项|出|择题)",
     re.IGNORECASE,
 )
 _RUN = re.compile(r"(?<![A-Za-z0-9])[A-J]{1,10}(?![A-Za-z0-9])")
 _AFTER_ANNOUNCEMENT = 40  # characters: "The answer is therefore option (B) …"
-_LETTER_ALONE = re.compile(r"(?<![A-Za-z0-9])[A-J](?![A-Za-z0-9])")
+_LETTER = re.compile(r"(?<![A-Za-z0-9])[A-J](?![A-Za-z0-9])")
+_NO_WORD = re.compile(
+    r"(?<![A-Za-z0-9])(?:[B-HJ]|A(?! (?!is\b|was\b|because\b|and\b|or\b)[a-z])|I(?!['’ ][a-z]))(?![A-Za-z0-9])"
+)
 
 
 def said_letter(text: str) -> str | None:
-    """The one letter of an answer: the first behind the last announcement that has one, else the first alone."""
+    """The one letter of an answer: the first behind the last announcement that has one, else the first alone.
+
+    Alone, an "A" or "I" that is a word ("A good guess", "I think") is no answer.
+    """
     for part in reversed(_announced_parts(text)):
-        found = _LETTER_ALONE.search(part)
+        found = _LETTER.search(part)
         if found:
             return found[0]
-    alone = _LETTER_ALONE.search(text)
+    alone = _NO_WORD.search(text)
     return alone[0] if alone else None
 
 

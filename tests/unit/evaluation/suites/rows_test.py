@@ -75,7 +75,7 @@ CHOICES: list[tuple[str, str, Rows, str, tuple[str, ...], int]] = [
         "hellaswag", "hellaswag/validation.jsonl",
         [{"activity_label": "Ice", "ctx_a": "A boy [header] skates.", "ctx_b": "he", "label": "1",
           "endings": ["sinks.", "falls [step] down.", "flies.", "sleeps."]}],
-        "Ice: A boy skates. He", (" sinks.", " falls  down.", " flies.", " sleeps."), 1,
+        "Ice: A boy skates. He", (" sinks.", " falls down.", " flies.", " sleeps."), 1,
     ),
     (
         "winogrande", "winogrande/validation.jsonl",
