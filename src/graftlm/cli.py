@@ -334,17 +334,18 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="of examples that are drawn, and of sampled answers")] = 0,
     template: Annotated[str | None, typer.Option(help="chat template: own, or a named one; none by default")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file; ./results/MODEL--SUITES.json by default")] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="read tests that are not here from the Hugging Face hub")] = False,
     trust: Annotated[bool, typer.Option("--trust", help="run the Python beside a task file (!function)")] = False,
     listed: Annotated[bool, typer.Option("--list", help="name the suites, and what of their data is here")] = False,
 ) -> None:
     """Published tests: a model's scores with intervals, or two models side by side."""
-    from graftlm.recipes.evaluating import Conditions, data_root, evaluate_models, list_suites
+    from graftlm.recipes.evaluating import Conditions, Source, data_root, evaluate_models, list_suites
 
     root = data_root(data)
     if listed:
         list_suites(root)
         return
-    conditions = Conditions(root, limit, shots, seed, template)
+    conditions = Conditions(Source(root, hub), limit, shots, seed, template)
     evaluate_models(model, suites or [], conditions, against=against, out=out, trust=trust)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from graftlm.evaluation.benchmarks.items import Source
 from graftlm.evaluation.benchmarks.plan import make_plan
 from graftlm.evaluation.benchmarks.pooling import pool_suite
 from graftlm.evaluation.benchmarks.run import TaskRun, prepare, run_sheet
@@ -76,7 +77,7 @@ def subject() -> TextModel:
 def graft(subject: TextModel, task: Path, root: Path, limit: int | None = None) -> tuple[TaskRun, Recorder]:
     [planned] = make_plan([str(task)]).tasks
     recorder = Recorder(subject)
-    return run_sheet(recorder, prepare(planned, root, limit=limit)), recorder
+    return run_sheet(recorder, prepare(planned, Source(root), limit=limit)), recorder
 
 
 def check(run: TaskRun, recorder: Recorder, expected: dict[str, Any]) -> None:
@@ -120,7 +121,7 @@ def test_long_prompts_are_cut_and_said(rows: Path, subject: TextModel) -> None:
 
 def test_a_group_weighs_by_items(rows: Path, subject: TextModel) -> None:
     plan = make_plan([str(HERE / "tasks" / "all.yaml")])
-    runs = {task.name: run_sheet(subject, prepare(task, rows)) for task in plan.tasks}
+    runs = {task.name: run_sheet(subject, prepare(task, Source(rows))) for task in plan.tasks}
     group = pool_suite(plan.suites[0], runs, {})
     assert group is not None
     both = [runs[name].metrics["acc"].numerators.sum() for name in ("letters", "endings")]

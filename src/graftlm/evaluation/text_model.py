@@ -27,7 +27,8 @@ class TextModel:
 
     Context and continuation are tokenised in one piece, and cut where the context's own tokens end; spaces at the end
     of the context go to the continuation. Special tokens are added as the tokenizer does by itself. An empty context
-    is the bos token, else eos. What is longer than the model's positions loses its beginning; `truncated` counts such rows.
+    is the bos token, else eos. What is longer than the model's positions loses its beginning; `truncated` counts
+    such rows.
 
     Args:
         stop_ids: tokens that end a free answer.

@@ -18,7 +18,7 @@ from graftlm.core.hashing import hash_folder, hash_value
 from graftlm.core.receipts import versions
 from graftlm.evaluation.benchmarks.cache import keep_run, kept_run, result_key
 from graftlm.evaluation.benchmarks.dummies import dummy
-from graftlm.evaluation.benchmarks.items import NoData
+from graftlm.evaluation.benchmarks.items import NoData, Source
 from graftlm.evaluation.benchmarks.plan import Plan, make_plan
 from graftlm.evaluation.benchmarks.pooling import Group, pool_suite
 from graftlm.evaluation.benchmarks.questions import Frame
@@ -32,7 +32,7 @@ from graftlm.recipes.evaluation_tables import comparison_tables, list_suites, sh
 from graftlm.recipes.stages.context import choose_template
 from graftlm.recipes.talking import newest_model
 
-__all__ = ["Conditions", "data_root", "evaluate_models", "evaluate_one", "list_suites"]
+__all__ = ["Conditions", "Source", "data_root", "evaluate_models", "evaluate_one", "list_suites"]
 
 DUMMY = "dummy:"
 
@@ -42,14 +42,14 @@ class Conditions:
     """What changes scores, from the command line.
 
     Attributes:
-        root: the folder that the data files of tasks start at.
+        source: where the data of tasks are.
         limit: items of each sub-task; all when None.
         shots: solved examples for every task; the files' own numbers when None.
         seed: of drawn examples and sampled answers.
         template: chat template that questions are put into ("own" is the tokenizer's); plain text when None.
     """
 
-    root: Path
+    source: Source
     limit: int | None = None
     shots: int | None = None
     seed: int = 0
@@ -156,13 +156,13 @@ def _sheets(plan: Plan, options: Conditions, frame: Frame | None) -> tuple[list[
     sheets, reasons = [], {}
     for task in plan.tasks:
         try:
-            sheets.append(prepare(task, options.root, limit=options.limit, seed=options.seed, frame=frame))
+            sheets.append(prepare(task, options.source, limit=options.limit, seed=options.seed, frame=frame))
         except NoData as missing:
             reasons[task.name] = missing.reason
             warn(f"{task.name} is left out: {missing.reason}")
     if not sheets:
         fix = "give the folder of the data with --data or $GRAFT_EVAL_DATA; `graft eval --list` says what is there"
-        raise GraftError("no data for any of these tasks", where=options.root, fix=fix)
+        raise GraftError("no data for any of these tasks", where=options.source.root, fix=fix)
     return sheets, reasons
 
 

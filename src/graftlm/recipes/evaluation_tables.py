@@ -18,7 +18,6 @@ from graftlm.evaluation.retention import Change, compare
 from graftlm.evaluation.statistics import Difference, difference
 from graftlm.recipes.formatting import count, duration, number, span
 
-
 _WORDS = ("what part", "how", "what", "verdict")
 
 
@@ -49,7 +48,7 @@ def _table(*columns: str, left: int = 1) -> Table:
     """Columns of numbers to the right, behind `left` columns of words."""
     table = Table(box=None, pad_edge=False, padding=(0, 2))
     for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place < left or column in _WORDS else "right")
+        table.add_column(column, overflow="fold", justify="left" if place < left or column in _WORDS else "right")
     return table
 
 
@@ -58,7 +57,7 @@ def _task_table(tasks: Sequence[TaskResult]) -> Table:
     for task in tasks:
         table.add_row(
             task.name, task.metric, str(task.shots), count(task.n), number(task.metric, task.value),
-            span(task.metric, task), task.coverage or "all",
+            span(task.metric, task.metrics[task.metric]), task.coverage or "all",
         )  # fmt: skip
         for metric, found in task.metrics.items():
             if metric != task.metric:

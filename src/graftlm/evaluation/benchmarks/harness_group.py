@@ -9,7 +9,7 @@ from typing import Any
 
 from graftlm.core.errors import DataError
 from graftlm.evaluation.benchmarks.harness_yaml import read_harness_yaml
-from graftlm.evaluation.benchmarks.suite_file import Member, SuiteFile
+from graftlm.evaluation.benchmarks.suite_file import Member, Pool, SuiteFile
 
 
 def is_group(tree: Mapping[str, Any]) -> bool:
@@ -28,7 +28,7 @@ def read_harness_group(path: Path) -> SuiteFile:
     metric = how[0].get("metric") if how else None
     names = _names(str(path.parent))
     members = [member for entry in tree["task"] for member in _members(entry, names, metric, path)]
-    pool = "items" if not how or how[0].get("weight_by_size", True) else "mean"
+    pool: Pool = "items" if not how or how[0].get("weight_by_size", True) else "mean"
     title = str(tree.get("group_alias") or "")
     return SuiteFile(name=str(tree.get("group", path.stem)), title=title, members=members, pool=pool)
 

@@ -52,13 +52,25 @@ class NoData(DataError):
     """The files of a task are not there."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where data may come from.
+
+    Attributes:
+        root: the folder that relative files start at.
+        hub: whether sets that are not there are read from the Hugging Face hub.
+    """
+
+    root: Path
+    hub: bool = False
+
+
 def read_task(
-    task: TaskFile, root: Path, *, shots: int, limit: int | None = None, subjects: Sequence[str] | None = None
+    task: TaskFile, source: Source, *, shots: int, limit: int | None = None, subjects: Sequence[str] | None = None
 ) -> Asked:
     """Items and examples of a task.
 
     Args:
-        root: the folder that relative files start at.
         limit: the first items of each sub-task, so many at most.
         subjects: only these sub-tasks.
 
@@ -66,26 +78,26 @@ def read_task(
         NoData: the data, or the examples, are not there, or none of the rows is to be asked.
         DataError: a row that cannot be read, or a template that does not fit.
     """
-    every = read_items(task.data, root, task.name)
+    every = read_items(task.data, source, task.name)
     if subjects is not None:
         every = _of_subjects(every, subjects, task.name)
     if not every:
         raise NoData("no row of the files fits `where`", where=task.name, fix="get the whole test")
-    pool = _pool(task, every, root) if shots else []
+    pool = _pool(task, every, source) if shots else []
     return Asked(_limited(every, limit), _by_subject(pool), len(every), len({item.subject for item in every}))
 
 
-def read_items(rows: Rows, root: Path, task: str) -> list[Item]:
+def read_items(rows: Rows, source: Source, task: str) -> list[Item]:
     """All rows, unfolded and filtered.
 
     Raises:
-        NoData: no file is there, and no hub name is given.
+        NoData: no file is there, and nothing from the hub.
         DataError: a row that cannot be read, or a template that does not fit.
     """
     try:
-        found = list(_read(rows, root, task))
+        found = list(_read(rows, source, task))
     except DataError as fault:
-        if isinstance(fault, NoData) or local_files(rows, root):
+        if isinstance(fault, NoData) or local_files(rows, source.root):
             raise
         raise NoData(f"no local file, and from the hub: {fault.reason}", where=task, fix=fault.fix) from None
     if found and rows.transform is not None:
@@ -108,11 +120,13 @@ def local_files(rows: Rows, root: Path) -> list[Path]:
     return found
 
 
-def _read(rows: Rows, root: Path, task: str) -> Iterator[tuple[Path, Row]]:
-    files = local_files(rows, root)
-    if not files and rows.hub is None:
-        reason = f"no such file below {root}: {', '.join(rows.patterns)}"
-        raise NoData(reason, where=task, fix="give the folder of the data with --data or $GRAFT_EVAL_DATA")
+def _read(rows: Rows, source: Source, task: str) -> Iterator[tuple[Path, Row]]:
+    files = local_files(rows, source.root)
+    if not files and (rows.hub is None or not source.hub):
+        missing = f"no file {' or '.join(rows.patterns)} below {source.root}" if rows.patterns else "no local file"
+        online = f"; --hub reads {rows.hub.name} from the Hugging Face hub" if rows.hub is not None else ""
+        fix = "give the folder of the data with --data or $GRAFT_EVAL_DATA"
+        raise NoData(missing + online, where=task, fix=fix)
     columns = None if rows.header else rows.columns
     found: Iterable[tuple[Path, Row | Fault]] = (
         (file, row) for file in files for row in read_rows(file, encoding=rows.encoding, columns=columns)
@@ -194,11 +208,11 @@ def _by_subject(items: Iterable[Item]) -> dict[str, list[Item]]:
     return groups
 
 
-def _pool(task: TaskFile, own: list[Item], root: Path) -> list[Item]:
+def _pool(task: TaskFile, own: list[Item], source: Source) -> list[Item]:
     shown = task.fewshot
     if shown.rows is not None:
         return [_item(shown, row, Path("fewshot"), f"fewshot.rows[{n}]") for n, row in enumerate(shown.rows)]
-    return read_items(shown, root, f"{task.name}, examples") if shown.patterns or shown.hub else own
+    return read_items(shown, source, f"{task.name}, examples") if shown.patterns or shown.hub else own
 
 
 def examples_for(item: Item, asked: Asked, shown: FewShot, *, shots: int, seed: int) -> list[Item]:

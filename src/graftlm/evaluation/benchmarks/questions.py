@@ -147,7 +147,7 @@ class _View:
         return list(value) if isinstance(value, list | tuple) else [value]
 
     def _place(self, answer: Any, choices: Sequence[str]) -> int:
-        how, text = self.task.answer_is, str(answer)
+        how, text = self.task.answer_is, str(int(answer) if isinstance(answer, bool) else answer)
         if how == "harness" or isinstance(answer, int):
             how = "index" if text.isdigit() else "text"
         shown = self._fields["options"] if self._order is not None else choices

@@ -6,14 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from graftlm.core.errors import DataError
 from graftlm.core.hashing import hash_value
 from graftlm.evaluation.benchmarks.grading import grade
-from graftlm.evaluation.benchmarks.items import Asked, Item, examples_for, read_task
+from graftlm.evaluation.benchmarks.items import Asked, Item, Source, examples_for, read_task
 from graftlm.evaluation.benchmarks.library import as_tree
 from graftlm.evaluation.benchmarks.plan import PlannedTask
 from graftlm.evaluation.benchmarks.questions import Frame, Question, ask, settled, solved
@@ -55,12 +54,11 @@ class Sheet:
 
 
 def prepare(
-    planned: PlannedTask, root: Path, *, limit: int | None = None, seed: int = 0, frame: Frame | None = None
+    planned: PlannedTask, source: Source, *, limit: int | None = None, seed: int = 0, frame: Frame | None = None
 ) -> Sheet:
     """Read a task's data and write out its questions.
 
     Args:
-        root: the folder that relative data files start at.
         limit: the first items of each sub-task, so many at most.
         seed: of examples that are drawn.
         frame: puts questions into a chat.
@@ -69,7 +67,7 @@ def prepare(
         NoData: the data are not there.
         DataError: a row or a template at fault.
     """
-    asked = read_task(planned.file, root, shots=planned.shots, limit=limit, subjects=planned.subjects)
+    asked = read_task(planned.file, source, shots=planned.shots, limit=limit, subjects=planned.subjects)
     task = settled(planned.file, asked.items[0])
     written: dict[int, str] = {}  # most items share their examples
 

@@ -94,11 +94,12 @@ def _expression(template: str) -> str | None:
         body = _ENVIRONMENT.parse(template).body
     except TemplateSyntaxError:
         return None  # rendering will say where
-    alone = len(body) == 1 and isinstance(body[0], nodes.Output) and len(body[0].nodes) == 1
-    if not alone or isinstance(body[0].nodes[0], nodes.TemplateData):
-        return None
-    inner = template.strip()
-    return inner.removeprefix("{{").removesuffix("}}").strip("-+ \n") if inner == template else None
+    match body:
+        case [nodes.Output(nodes=[nodes.TemplateData()])]:
+            return None
+        case [nodes.Output(nodes=[_])] if template.startswith("{{") and template.endswith("}}"):
+            return template[2:-2].strip("-+ \n")
+    return None
 
 
 @lru_cache(maxsize=512)
