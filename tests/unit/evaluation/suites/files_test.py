@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from graftlm.evaluation.benchmarks.dummies import oracle
+from graftlm.evaluation.benchmarks.items import Source
 from graftlm.evaluation.benchmarks.library import load_file, shipped_files
 from graftlm.evaluation.benchmarks.plan import make_plan
 from graftlm.evaluation.benchmarks.run import prepare, run_sheet
@@ -107,4 +108,4 @@ def test_the_page_s_own_suite_runs(tmp_path: Path) -> None:
         (tmp_path / "wards" / f"{name}.jsonl").write_text("".join(rows), encoding="utf-8")
     tasks = make_plan([str(tmp_path / "hospital.yaml")]).suites[0].tasks()
     wards = next(task for task in tasks if task.name == "wards")
-    assert run_sheet(oracle(), prepare(wards, tmp_path)).result.value == 1
+    assert run_sheet(oracle(), prepare(wards, Source(tmp_path))).result.value == 1

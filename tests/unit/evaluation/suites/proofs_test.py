@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from graftlm.evaluation.benchmarks.dummies import Dummy, always_first, oracle, uniform
-from graftlm.evaluation.benchmarks.items import NoData, local_files
+from graftlm.evaluation.benchmarks.items import NoData, Source, local_files
 from graftlm.evaluation.benchmarks.library import load_file, shipped_files
 from graftlm.evaluation.benchmarks.plan import PlannedMember, PlannedSuite, PlannedTask, make_plan
 from graftlm.evaluation.benchmarks.pooling import Group, pool_suite
@@ -21,7 +21,7 @@ from graftlm.evaluation.benchmarks.task_file import TaskFile
 from graftlm.evaluation.graders.sandbox.run import sandbox_gaps
 
 SEEDS = 5
-LIMIT = 200  # items of a sub-task
+LIMIT = 120  # items of a sub-task
 
 CHOICE = [
     "afrimedqa", "agieval_en", "agieval_zh", "bbh_mc", "bustm", "cmmlu", "dpo_zh", "financeiq", "finfe", "finne",
@@ -39,7 +39,7 @@ BY_HAND = {"ifeval_prompts", "ecom_lenovo_ner", "humaneval", "mbpp_rest"}
 
 @lru_cache(maxsize=64)
 def sheet_of(name: str, root: Path) -> Sheet:
-    return prepare(make_plan([name]).tasks[0], root, limit=LIMIT)
+    return prepare(make_plan([name]).tasks[0], Source(root), limit=LIMIT)
 
 
 def score(name: str, root: Path, subject: Dummy) -> TaskRun:
@@ -126,7 +126,7 @@ def test_counting_objects_has_nineteen_options(real_data: Path) -> None:
 
 def test_ruin_names_leaves_out_two_rows_that_name_no_letter(real_data: Path) -> None:
     planned = replace(make_plan(["bbh_mc"]).tasks[0], subjects=("ruin_names",))
-    assert len(prepare(planned, real_data).items) == 248
+    assert len(prepare(planned, Source(real_data)).items) == 248
 
 
 def all_local(name: str, root: Path, subject: Dummy) -> tuple[Group, dict[str, TaskRun]]:
@@ -134,11 +134,8 @@ def all_local(name: str, root: Path, subject: Dummy) -> tuple[Group, dict[str, T
     plan = make_plan([name])
     runs, reasons = {}, {}
     for task in plan.tasks:
-        if not local_files(task.file.data, root):
-            reasons[task.name] = "not here"
-            continue
         try:
-            runs[task.name] = run_sheet(subject, prepare(task, root, limit=60))
+            runs[task.name] = run_sheet(subject, prepare(task, Source(root), limit=60))
         except NoData as missing:
             reasons[task.name] = missing.reason
     found = pool_suite(plan.suites[0], runs, reasons)
@@ -207,7 +204,7 @@ def test_overlapping_spans_cost_a_perfect_answer_little(real_data: Path) -> None
 @pytest.mark.skipif(bool(sandbox_gaps()), reason="programs cannot be held on this machine")
 @pytest.mark.parametrize("name", ["humaneval", "mbpp_rest"])
 def test_the_reference_programs_pass_and_an_empty_answer_fails(name: str, real_data: Path) -> None:
-    sheet = prepare(make_plan([name]).tasks[0], real_data, limit=8)
+    sheet = prepare(make_plan([name]).tasks[0], Source(real_data), limit=8)
     assert run_sheet(oracle(), sheet).result.value == 1
     assert run_sheet(always_first(), sheet).result.value == 0
 
@@ -215,4 +212,4 @@ def test_the_reference_programs_pass_and_an_empty_answer_fails(name: str, real_d
 def test_mbpp_s_local_rows_are_not_those_of_the_test(real_data: Path) -> None:
     task: PlannedTask = make_plan(["mbpp"]).tasks[0]
     with pytest.raises(NoData, match="where"):
-        prepare(task, real_data)
+        prepare(task, Source(real_data))

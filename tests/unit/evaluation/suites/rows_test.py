@@ -14,6 +14,7 @@ import pytest
 from graftlm.data.readers import Row
 from graftlm.data.samples import Origin
 from graftlm.evaluation.benchmarks.dummies import oracle
+from graftlm.evaluation.benchmarks.items import Source
 from graftlm.evaluation.benchmarks.plan import make_plan
 from graftlm.evaluation.benchmarks.run import Sheet, prepare, run_sheet
 from graftlm.evaluation.text_subject import Open, Options
@@ -39,7 +40,7 @@ def sheet_of(name: str, path: str, rows: Any, root: Path) -> Sheet:
     write(root / path, rows)
     task = make_plan([name], shots=0).tasks[0]
     data = task.file.data.model_copy(update={"files": path})
-    return prepare(replace(task, file=task.file.model_copy(update={"data": data})), root)
+    return prepare(replace(task, file=task.file.model_copy(update={"data": data})), Source(root))
 
 
 FOUR = {"choice0": "red", "choice1": "blue", "choice2": "green", "choice3": "grey"}
@@ -242,7 +243,7 @@ def test_sets_of_the_hub_are_flat_and_their_configurations_are_the_sub_tasks(
         yield Row(Origin(f"hub:{name}", 1), {"context": "Ice.", "question": "When?", "answers": answers})
 
     monkeypatch.setattr("graftlm.evaluation.benchmarks.items.read_hub", hub)
-    [question] = prepare(make_plan(["squad"]).tasks[0], tmp_path).questions
+    [question] = prepare(make_plan(["squad"]).tasks[0], Source(tmp_path, hub=True)).questions
     assert isinstance(question, Open)
     assert question.answers == ("now",)
     assert asked == [("rajpurkar/squad:validation", None)]
@@ -253,7 +254,7 @@ def test_sets_of_the_hub_are_flat_and_their_configurations_are_the_sub_tasks(
 
     asked.clear()
     monkeypatch.setattr("graftlm.evaluation.benchmarks.items.read_hub", choices)
-    sheet = prepare(make_plan(["cmmlu"], shots=1).tasks[0], tmp_path)
+    sheet = prepare(make_plan(["cmmlu"], shots=1).tasks[0], Source(tmp_path, hub=True))
     assert len({item.subject for item in sheet.items}) == 67
     assert sheet.coverage == "67 of 11,528 items"
     assert ("haonan-li/cmmlu:dev", "virology") in asked
@@ -282,11 +283,11 @@ def test_examples_stand_before_the_question_as_the_leaderboard_has_them(tmp_path
         for n, said in ((1, "Yes"), (2, "No"))
     )
     write(tmp_path / "bbh/cot-prompts/navigate.txt", examples)
-    [short] = prepare(make_plan(["bbh_mc"]).tasks[0], tmp_path).questions
+    [short] = prepare(make_plan(["bbh_mc"]).tasks[0], Source(tmp_path)).questions
     assert isinstance(short, Options)
     shown = "Follow the steps.\n\nQ: Go 1. Back?\nA:Yes\n\nQ: Go 2. Back?\nA:No\n\n"
     assert short.contexts[0] == shown + "Q: Turn. Back?\nA:"
-    [long] = prepare(make_plan(["bbh"]).tasks[0], tmp_path).questions
+    [long] = prepare(make_plan(["bbh"]).tasks[0], Source(tmp_path)).questions
     assert isinstance(long, Open)
     assert long.prompt.startswith("Follow the steps.\n\nQ: Go 1. Back?\nA: Let's think step by step.\nWe go 1.")
     assert long.prompt.endswith("So the answer is No.\n\nQ: Turn. Back?\nA: Let's think step by step.\n")
@@ -295,7 +296,7 @@ def test_examples_stand_before_the_question_as_the_leaderboard_has_them(tmp_path
     for subject, colour in (("anatomy", "Bile"), ("law", "Ink")):
         rows = [{"question": f"{colour} {n} is", **FOUR, "answer": "1"} for n in range(5)]
         write(tmp_path / f"mmlu/dev/{subject}_dev.csv", rows)
-    [question] = prepare(make_plan(["mmlu"]).tasks[0], tmp_path).questions
+    [question] = prepare(make_plan(["mmlu"]).tasks[0], Source(tmp_path)).questions
     assert isinstance(question, Options)
     assert question.contexts[0].count("Answer: B\n\n") == question.contexts[0].count("Bile") == 5
     assert "Ink" not in question.contexts[0]
@@ -305,6 +306,6 @@ def test_a_suite_s_sub_tasks_that_are_there_are_run_and_counted(tmp_path: Path) 
     for subject in ("college_law", "arts"):
         write(tmp_path / f"cmmlu/test/{subject}.csv", [{"": "0", "Question": "血是", **ZH, "Answer": "B"}])
     tasks = make_plan(["law"], shots=0).suites[0].tasks()
-    sheet = prepare(next(task for task in tasks if task.file.name == "cmmlu"), tmp_path)
+    sheet = prepare(next(task for task in tasks if task.file.name == "cmmlu"), Source(tmp_path))
     assert [item.subject for item in sheet.items] == ["college_law"]
     assert sheet.coverage == "1 of 5 sub-tasks"
