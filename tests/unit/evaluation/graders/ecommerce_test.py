@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from graftlm.evaluation.graders.base import Reply
-from graftlm.evaluation.graders.ecommerce import label_counts, span_counts
+from graftlm.evaluation.graders.base import Mark, Reply
+from graftlm.evaluation.graders.ecommerce import label_counts
 from graftlm.evaluation.graders.table import GRADERS
 from graftlm.evaluation.metrics import rouge_l
 from graftlm.evaluation.statistics import Scores
@@ -40,6 +40,11 @@ def test_label_sets(said: str, expected: list[str], counts: tuple[int, int, int]
     assert (found.hits, found.predicted, found.expected) == counts
 
 
+def span_marks(said: str, sentence: str, gold: list[tuple[str, str]]) -> Mark:
+    row = {"sentences": sentence, "spans": [{"type": kind, "term": term} for kind, term in gold]}
+    return GRADERS["span_micro_f1"]([Reply((said,), (), row)])[0]
+
+
 @pytest.mark.parametrize(
     ("said", "counts"),
     [
@@ -47,6 +52,7 @@ def test_label_sets(said: str, expected: list[str], counts: tuple[int, int, int]
         ("Product: laptop\nBrand: Toshiba\nComponent: None", (3, 3, 3)),
         ("Brand: Toshiba\nProduct: None", (2, 2, 3)),
         ("Brand: Toshiba, laptop", (2, 3, 3)),
+        ("Brand：Toshiba\nProduct：laptop", (3, 3, 3)),
         ("Product: Toshiba", (0, 2, 3)),
         ("Product: Toshiba laptop", (0, 1, 3)),  # other edges are another span
         ("Brand: Dell", (0, 0, 3)),  # stands nowhere
@@ -56,14 +62,13 @@ def test_label_sets(said: str, expected: list[str], counts: tuple[int, int, int]
     ],
 )
 def test_spans(said: str, counts: tuple[int, int, int]) -> None:
-    found = span_counts(said, SENTENCE, GOLD)
-    assert (found.hits, found.predicted, found.expected) == counts
+    hits, predicted, expected = counts
+    assert span_marks(said, SENTENCE, GOLD) == (2 * hits, predicted + expected)
 
 
 def test_neighbours_of_one_type_are_two_spans_and_a_later_term_overwrites() -> None:
-    assert span_counts("A: xy, z", "xyz", [("A", "xy"), ("A", "z")]).hits == 2
-    found = span_counts("A: xyz\nB: y", "xyz", [("A", "x"), ("B", "y")])
-    assert (found.hits, found.predicted) == (2, 3)  # x and y are those of the gold, z is left over
+    assert span_marks("A: xy, z", "xyz", [("A", "xy"), ("A", "z")]) == (4, 4)
+    assert span_marks("A: xyz\nB: y", "xyz", [("A", "x"), ("B", "y")]) == (4, 5)  # z is one span too many
 
 
 def f1(precision: float, recall: float) -> float:
@@ -110,6 +115,32 @@ def test_the_interval_of_macro_f1_is_that_of_resampled_answers() -> None:
     mean = sum(redrawn) / len(redrawn)
     spread = (sum((one - mean) ** 2 for one in redrawn) / len(redrawn)) ** 0.5
     assert marks.std() / len(marks) ** 0.5 == pytest.approx(spread, rel=0.1)
+
+
+def test_the_macro_average_of_spans_is_that_of_the_types() -> None:
+    row = {"sentences": SENTENCE, "spans": [{"type": kind, "term": term} for kind, term in GOLD]}
+    other = {"sentences": "red lamp", "spans": [{"type": "Colour", "term": "red"}]}
+    replies = [
+        Reply(("Brand: Toshiba\nProduct: charger",), (), row),  # 2 of 2 brands; a wrong product, one missed
+        Reply(("Brand: lamp\nColour: red",), (), other),  # a brand too many, the colour
+    ]
+    brand, product, colour = 2 * 2 / (3 + 2), 0.0, 1.0
+    assert scores_of("span_macro_f1", replies).value == pytest.approx((brand + product + colour) / 3)
+
+
+def test_the_interval_of_the_macro_average_is_that_of_resampled_answers() -> None:
+    draw = random.Random(3)
+    replies = []
+    for _ in range(150):
+        words = draw.sample(["ab", "cd", "ef", "gh"], 3)
+        spans = [{"type": draw.choice("XY"), "term": word} for word in words]
+        said = "\n".join(f"{draw.choice('XXY')}: {word}" for word in draw.sample(words, 2))
+        replies.append(Reply((said,), (), {"sentences": " ".join(words), "spans": spans}))
+    marks = scores_of("span_macro_f1", replies).numerators
+    redrawn = [scores_of("span_macro_f1", draw.choices(replies, k=len(replies))).value for _ in range(150)]
+    mean = sum(redrawn) / len(redrawn)
+    spread = (sum((one - mean) ** 2 for one in redrawn) / len(redrawn)) ** 0.5
+    assert marks.std() / len(marks) ** 0.5 == pytest.approx(spread, rel=0.15)
 
 
 def test_chinese_titles_are_compared_by_characters() -> None:

@@ -176,7 +176,8 @@ def test_gpt_4_gets_its_published_scores_on_ifeval(real_data: Path) -> None:
     [answers] = [{row["prompt"]: row["response"] for row in rows} for rows in given.values()]
     [strict] = rows_of(folder, "test_output/eval_results_strict.jsonl").values()
     [loose] = rows_of(folder, "test_output/eval_results_loose.jsonl").values()
-    metrics = score("ifeval_prompts", real_data, answering(lambda prompt: answers[prompt])).metrics
+    sheet = prepare(make_plan(["ifeval_prompts"]).tasks[0], Source(real_data))
+    metrics = run_sheet(answering(lambda prompt: answers[prompt]), sheet).metrics
     for level, rows in (("strict", strict), ("loose", loose)):
         by_prompt = [bool(row["follow_all_instructions"]) for row in rows]
         single = [bool(one) for row in rows for one in row["follow_instruction_list"]]
@@ -204,7 +205,7 @@ def test_overlapping_spans_cost_a_perfect_answer_little(real_data: Path) -> None
 @pytest.mark.skipif(bool(sandbox_gaps()), reason="programs cannot be held on this machine")
 @pytest.mark.parametrize("name", ["humaneval", "mbpp_rest"])
 def test_the_reference_programs_pass_and_an_empty_answer_fails(name: str, real_data: Path) -> None:
-    sheet = prepare(make_plan([name]).tasks[0], Source(real_data), limit=8)
+    sheet = prepare(make_plan([name]).tasks[0], Source(real_data), limit=4)
     assert run_sheet(oracle(), sheet).result.value == 1
     assert run_sheet(always_first(), sheet).result.value == 0
 
