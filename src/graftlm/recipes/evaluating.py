@@ -6,11 +6,12 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from graftlm.core.console import progress_bar, say
+from graftlm.core.console import progress_bar, say, warn
 from graftlm.core.errors import GraftError
 from graftlm.core.files import write_json
 from graftlm.core.hashing import hash_folder, hash_value
@@ -24,7 +25,7 @@ from graftlm.evaluation.benchmarks.questions import Frame
 from graftlm.evaluation.benchmarks.run import Sheet, TaskRun, run_sheet
 from graftlm.evaluation.results import EvaluationResult
 from graftlm.evaluation.text_model import chat_frame, text_model
-from graftlm.evaluation.text_subject import TextSubject
+from graftlm.evaluation.text_subject import CannotSit, TextSubject
 from graftlm.models.loading import load_config, load_model, load_tokenizer, locate
 from graftlm.models.packed_checkpoint import is_packed
 from graftlm.recipes.evaluation_tables import comparison_tables, list_suites, show_results
@@ -122,7 +123,7 @@ def evaluate_one(model: str, plan: Plan, options: Conditions) -> Evaluated:
     sheets, reasons = write_sheets(
         plan, options.source, limit=options.limit, seed=options.seed, frame=seat.frame
     )
-    runs = _run_all(seat, sheets, options)
+    runs = _run_all(seat, sheets, options, reasons)
     pooled = {suite.name: pool_suite(suite, runs, reasons) for suite in plan.all_suites()}
     groups = {name: group for name, group in pooled.items() if group is not None}
     result = EvaluationResult(
@@ -141,7 +142,10 @@ def evaluate_one(model: str, plan: Plan, options: Conditions) -> Evaluated:
     return Evaluated(result, groups)
 
 
-def _run_all(seat: Seat, sheets: list[Sheet], options: Conditions) -> dict[str, TaskRun]:
+def _run_all(
+    seat: Seat, sheets: list[Sheet], options: Conditions, reasons: dict[str, str]
+) -> dict[str, TaskRun]:
+    """Every task scored, or read from the cache; those that the model is too small for join the `reasons`."""
     about = {"model": seat.hash, "precision": seat.precision, "machine": seat.machine, **options.settings()}
     keys = {sheet.planned.name: result_key(sheet, about) for sheet in sheets if seat.hash}
     kept = {name: run for name, key in keys.items() if (run := kept_run(key)) is not None}
@@ -154,11 +158,20 @@ def _run_all(seat: Seat, sheets: list[Sheet], options: Conditions) -> dict[str, 
         for sheet in sheets:
             name = sheet.planned.name
             bar.update(line, note=name)
-            runs[name] = kept.get(name) or run_sheet(
-                seat.subject, sheet, seed=options.seed, advance=lambda count: bar.advance(line, count)
-            )
-            if name in keys and name not in kept:
+            if name in kept:
+                runs[name] = kept[name]
+                continue
+            try:
+                advance = partial(bar.advance, line)
+                runs[name] = run_sheet(seat.subject, sheet, seed=options.seed, advance=advance)
+            except CannotSit as small:
+                reasons[name] = small.reason
+                warn(f"{name} is left out: {small.reason}")
+                continue
+            if name in keys:
                 keep_run(keys[name], runs[name])
+    if not runs:
+        raise GraftError("the model is too small for all of these tests", where=seat.name, fix="choose others")
     return runs
 
 
