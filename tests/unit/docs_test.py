@@ -31,7 +31,7 @@ from graftlm.recipes.method_settings import (
     LoraSettings,
     PtuningSettings,
 )
-from graftlm.recipes.schema import Block, NewBase, ParallelSettings, Recipe, TaskSettings
+from graftlm.recipes.schema import Block, NewBase, ParallelSettings, Recipe, SuiteSettings, TaskSettings
 from graftlm.recipes.stage_settings import (
     STAGE_KINDS,
     ComparedStage,
@@ -143,6 +143,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "Rewards": keys_of(settings.RewardSettings),
     "safety": keys_of(settings.SafetyReward),
     "evaluation": {k: field for k, field in keys_of(TaskSettings).items() if k not in keys_of(Block)},
+    "suites": keys_of(SuiteSettings),
     "base": keys_of(NewBase),
 }
 

@@ -12,7 +12,7 @@ from graftlm.data.samples import Turn
 from graftlm.data.templates import ChatTemplate
 from graftlm.evaluation.language_model import answer_stops, plain_stops
 from graftlm.evaluation.subject import Advance
-from graftlm.evaluation.text_subject import Likelihood, Open, Options, Passage, Writing
+from graftlm.evaluation.text_subject import CannotSit, Likelihood, Open, Options, Passage, Writing
 from graftlm.inference.blanks import blank_config, open_answer
 from graftlm.inference.cached import position_limit
 from graftlm.inference.decoding import Decoding
@@ -76,7 +76,7 @@ class TextModel:
         room = writing.max_tokens
         if self._limit is not None and room >= self._limit:
             reason = f"an answer may have {room} tokens, the model has {self._limit} positions"
-            raise ModelError(reason, fix="lower generation.max_tokens in the task file")
+            raise CannotSit(reason, fix="lower generation.max_tokens in the task file")
         encoded = self._encode_prompts([prompt.prompt for prompt in prompts])
         asked = [self._open(self._cut(tokens or [self._first], room)) for tokens in encoded]
         decoding = Decoding(
@@ -160,7 +160,7 @@ class TextModel:
         kept = self._limit + 1 - len(continuation)
         if kept < 1:
             reason = f"an option has {len(continuation)} tokens, the model {self._limit} positions"
-            raise ModelError(reason, fix="this model cannot sit the test")
+            raise CannotSit(reason, fix="leave the test out")
         return context[-kept:], continuation, True
 
     def _cut(self, tokens: Tokens, room: int) -> Tokens:

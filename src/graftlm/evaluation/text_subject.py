@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from graftlm.core.errors import ModelError
 from graftlm.evaluation.subject import Advance
+
+
+class CannotSit(ModelError):
+    """The model is too small for a test: its positions do not hold an answer, or an option."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,18 +18,19 @@ from graftlm.core.hashing import hash_folder, hash_value
 from graftlm.core.receipts import versions
 from graftlm.evaluation.benchmarks.cache import keep_run, kept_run, result_key
 from graftlm.evaluation.benchmarks.dummies import dummy
-from graftlm.evaluation.benchmarks.items import NoData, Source
+from graftlm.evaluation.benchmarks.items import Source
 from graftlm.evaluation.benchmarks.plan import Plan, make_plan
 from graftlm.evaluation.benchmarks.pooling import Group, pool_suite
 from graftlm.evaluation.benchmarks.questions import Frame
-from graftlm.evaluation.benchmarks.run import Sheet, TaskRun, prepare, run_sheet
+from graftlm.evaluation.benchmarks.run import Sheet, TaskRun, run_sheet
 from graftlm.evaluation.results import EvaluationResult
 from graftlm.evaluation.text_model import chat_frame, text_model
-from graftlm.evaluation.text_subject import TextSubject
+from graftlm.evaluation.text_subject import CannotSit, TextSubject
 from graftlm.models.loading import load_config, load_model, load_tokenizer, locate
 from graftlm.models.packed_checkpoint import is_packed
 from graftlm.recipes.evaluation_tables import comparison_tables, list_suites, show_results
 from graftlm.recipes.stages.context import choose_template
+from graftlm.recipes.suite_sheets import data_root, write_sheets
 from graftlm.recipes.talking import newest_model
 
 __all__ = ["Conditions", "Source", "data_root", "evaluate_models", "evaluate_one", "list_suites"]
@@ -80,18 +81,6 @@ class Evaluated:
     groups: dict[str, Group]
 
 
-def data_root(given: Path | None) -> Path:
-    """--data, else $GRAFT_EVAL_DATA, else the folder that graft was called in.
-
-    Raises:
-        GraftError: there is no such folder.
-    """
-    root = given or Path(os.environ.get("GRAFT_EVAL_DATA") or ".")
-    if not root.is_dir():
-        raise GraftError("there is no such folder", where=root, fix="give the folder of the tests' data with --data")
-    return root
-
-
 def evaluate_models(
     model: str,
     suites: Sequence[str],
@@ -131,8 +120,10 @@ def evaluate_one(model: str, plan: Plan, options: Conditions) -> Evaluated:
     """All tasks of a plan on one model."""
     began, started = time.perf_counter(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     seat = _seat(model, options)
-    sheets, reasons = _sheets(plan, options, seat.frame)
-    runs = _run_all(seat, sheets, options)
+    sheets, reasons = write_sheets(
+        plan, options.source, limit=options.limit, seed=options.seed, frame=seat.frame
+    )
+    runs = _run_all(seat, sheets, options, reasons)
     pooled = {suite.name: pool_suite(suite, runs, reasons) for suite in plan.all_suites()}
     groups = {name: group for name, group in pooled.items() if group is not None}
     result = EvaluationResult(
@@ -151,22 +142,10 @@ def evaluate_one(model: str, plan: Plan, options: Conditions) -> Evaluated:
     return Evaluated(result, groups)
 
 
-def _sheets(plan: Plan, options: Conditions, frame: Frame | None) -> tuple[list[Sheet], dict[str, str]]:
-    """Tasks written out, and the reasons for those whose data are not there."""
-    sheets, reasons = [], {}
-    for task in plan.tasks:
-        try:
-            sheets.append(prepare(task, options.source, limit=options.limit, seed=options.seed, frame=frame))
-        except NoData as missing:
-            reasons[task.name] = missing.reason
-            warn(f"{task.name} is left out: {missing.reason}")
-    if not sheets:
-        fix = "give the folder of the data with --data or $GRAFT_EVAL_DATA; `graft eval --list` says what is there"
-        raise GraftError("no data for any of these tasks", where=options.source.root, fix=fix)
-    return sheets, reasons
-
-
-def _run_all(seat: Seat, sheets: list[Sheet], options: Conditions) -> dict[str, TaskRun]:
+def _run_all(
+    seat: Seat, sheets: list[Sheet], options: Conditions, reasons: dict[str, str]
+) -> dict[str, TaskRun]:
+    """Every task scored, or read from the cache; those that the model is too small for join the `reasons`."""
     about = {"model": seat.hash, "precision": seat.precision, "machine": seat.machine, **options.settings()}
     keys = {sheet.planned.name: result_key(sheet, about) for sheet in sheets if seat.hash}
     kept = {name: run for name, key in keys.items() if (run := kept_run(key)) is not None}
@@ -179,11 +158,20 @@ def _run_all(seat: Seat, sheets: list[Sheet], options: Conditions) -> dict[str, 
         for sheet in sheets:
             name = sheet.planned.name
             bar.update(line, note=name)
-            runs[name] = kept.get(name) or run_sheet(
-                seat.subject, sheet, seed=options.seed, advance=lambda count: bar.advance(line, count)
-            )
-            if name in keys and name not in kept:
+            if name in kept:
+                runs[name] = kept[name]
+                continue
+            try:
+                advance = partial(bar.advance, line)
+                runs[name] = run_sheet(seat.subject, sheet, seed=options.seed, advance=advance)
+            except CannotSit as small:
+                reasons[name] = small.reason
+                warn(f"{name} is left out: {small.reason}")
+                continue
+            if name in keys:
                 keep_run(keys[name], runs[name])
+    if not runs:
+        raise GraftError("the model is too small for all of these tests", where=seat.name, fix="choose others")
     return runs
 
 

@@ -79,6 +79,12 @@ def _absolute_paths(tree: dict[str, Any], path: Path) -> dict[str, Any]:
         for source in sources.values():
             if isinstance(source, dict) and isinstance(source.get("path"), str):
                 source["path"] = str(folder / Path(source["path"]).expanduser())
+    suites = tree.get("suites")
+    if isinstance(suites, dict):
+        if isinstance(suites.get("data"), str):
+            suites["data"] = str(folder / Path(suites["data"]).expanduser())
+        if isinstance(suites.get("names"), list):
+            suites["names"] = [_absolute_file(name, folder) for name in suites["names"]]
     parallel = tree.get("parallel")
     if isinstance(parallel, dict) and isinstance(parallel.get("deepspeed"), str):
         parallel["deepspeed"] = str(folder / Path(parallel["deepspeed"]).expanduser())
@@ -92,6 +98,11 @@ def _absolute_paths(tree: dict[str, Any], path: Path) -> dict[str, Any]:
                 if key in settings:
                     settings[key] = _absolute_model(settings[key], folder)
     return tree
+
+
+def _absolute_file(name: Any, folder: Path) -> Any:
+    """A task or suite that is given as a file."""
+    return str(folder / Path(name).expanduser()) if isinstance(name, str) and name.endswith(".yaml") else name
 
 
 def _absolute_model(value: Any, folder: Path) -> Any:

@@ -103,3 +103,17 @@ def test_faults_say_what_to_do(suite: str, tmp_path: Path, monkeypatch: pytest.M
         data_root(tmp_path / "nowhere")
     monkeypatch.setenv("GRAFT_EVAL_DATA", str(tmp_path))
     assert data_root(None) == tmp_path
+
+
+def test_a_test_that_is_too_long_for_the_model_is_left_out(
+    suite: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sums = yaml.safe_load((tmp_path / "sums.yaml").read_text())
+    (tmp_path / "sums.yaml").write_text(yaml.safe_dump(sums | {"generation": {"max_tokens": 100_000}}))
+    evaluate_models("rootstock", [suite], Conditions(Source(tmp_path), limit=2), out=tmp_path / "out.json")
+    found = read(tmp_path / "out.json")
+    assert [task.name for task in found.tasks] == ["exam", "pages"]
+    assert "100000 tokens" in found.groups[0].missing["sums"]
+    assert "sums is left out" in capsys.readouterr().err
+    with pytest.raises(GraftError, match="too small for all"):
+        evaluate_models("rootstock", [str(tmp_path / "sums.yaml")], Conditions(Source(tmp_path), limit=2))

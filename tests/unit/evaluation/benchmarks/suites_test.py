@@ -52,7 +52,7 @@ def run(names: Sequence[str], subject: TextSubject, root: Path) -> tuple[dict[st
 def test_a_guesser_scores_nothing_and_an_oracle_all(suite: str, tmp_path: Path) -> None:
     """Over several guessers the unclipped score is 0 within three standard errors; clipping lifts it above."""
     free, clipped, covered = [], [], 0
-    for seed in range(8):
+    for seed in range(5):
         _, groups = run([suite], uniform(seed), tmp_path)
         found = groups["all"].result
         assert found.unclipped is not None
@@ -62,7 +62,7 @@ def test_a_guesser_scores_nothing_and_an_oracle_all(suite: str, tmp_path: Path) 
     assert abs(np.mean(free)) < 3 * np.std(free, ddof=1) / np.sqrt(len(free))
     assert min(clipped) >= 0
     assert np.mean(clipped) > np.mean(free)
-    assert covered >= 6
+    assert covered >= 4
     _, groups = run([suite], oracle(), tmp_path)
     assert groups["all"].result.value == pytest.approx(100)
 
