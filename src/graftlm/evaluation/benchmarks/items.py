@@ -219,19 +219,23 @@ def examples_for(item: Item, asked: Asked, shown: FewShot, *, shots: int, seed: 
     """The solved examples before an item: of its own sub-task where they have one, never the item itself.
 
     Raises:
-        DataError: there are fewer than asked for.
+        DataError: there are fewer than asked for, or only so many at a time as `in_a_row` says.
     """
     if not shots:
         return []
+    rows, rest = divmod(shots, shown.in_a_row)
+    if rest:
+        fix = f"ask for a multiple of {shown.in_a_row}"
+        raise DataError(f"{shots} examples are asked for, one row has {shown.in_a_row}", where=item.where, fix=fix)
     pool = asked.pool.get("") or asked.pool.get(item.subject) or []
     if shown.order == "first":
-        found = list(islice((one for one in pool if one.row != item.row), shots))
+        found = list(islice((one for one in pool if one.row != item.row), rows))
     else:
         draw = random.Random(hash_value([seed, item.where]))
-        drawn = draw.sample(range(len(pool)), min(shots + 1, len(pool)))
-        found = [pool[place] for place in drawn if pool[place].row != item.row][:shots]
-    if len(found) < shots:
+        drawn = draw.sample(range(len(pool)), min(rows + 1, len(pool)))
+        found = [pool[place] for place in drawn if pool[place].row != item.row][:rows]
+    if len(found) < rows:
         of = f" of {item.subject}" if item.subject else ""
-        reason = f"{shots} examples are asked for, {len(found)} are there{of}"
+        reason = f"{shots} examples are asked for, {len(found) * shown.in_a_row} are there{of}"
         raise DataError(reason, where=item.where, fix="ask for fewer with --shots")
     return found

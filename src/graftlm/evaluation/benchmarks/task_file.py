@@ -113,9 +113,11 @@ class FewShot(Rows):
             each question by the seed.
         prompt, answer: how an example is written where it is not as the question and its right option are, as for
             worked solutions.
+        in_a_row: examples that stand written out in one row, as in BBH's files; `shots` is a multiple of it.
     """
 
     shots: int = Field(default=0, ge=0)
+    in_a_row: int = Field(default=1, ge=1)
     rows: list[dict[str, Any]] | None = None
     order: Literal["first", "random"] = "first"
     prompt: Template | None = None

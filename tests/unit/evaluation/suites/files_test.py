@@ -62,7 +62,7 @@ def test_the_first_leaderboard_is_the_published_one() -> None:
 def test_the_second_leaderboard_is_the_published_one() -> None:
     assert members_of("open-llm-v2") == [
         ("ifeval_prompts", 0, ("ifeval_prompt_strict", "ifeval_instruction_strict")),
-        ("bbh_mc", 1, ("acc_norm",)),  # one file of three examples
+        ("bbh_mc", 3, ("acc_norm",)),
         ("math_level5", 4, ("math",)),
         ("gpqa", 0, ("acc_norm",)),
         ("musr", 0, ("acc_norm",)),
@@ -76,7 +76,7 @@ def test_llama_2_has_its_groups_and_shots() -> None:
     assert shots == {
         "humaneval": 0, "mbpp": 3, "piqa": 0, "siqa": 0, "hellaswag": 0, "winogrande": 0, "arc_easy": 0,
         "arc_challenge": 0, "openbookqa": 0, "commonsense_qa": 7, "nq_open": 5, "triviaqa": 5, "squad": 0, "quac": 0,
-        "boolq": 0, "gsm8k": 8, "math": 4, "mmlu": 5, "bbh": 1, "agieval_en": 3,
+        "boolq": 0, "gsm8k": 8, "math": 4, "mmlu": 5, "bbh": 3, "agieval_en": 3,
     }  # fmt: skip
     assert len(make_plan(["llama2-groups"]).suites[0].members) == 8
 

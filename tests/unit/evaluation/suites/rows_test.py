@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from graftlm.core.errors import DataError
 from graftlm.data.readers import Row
 from graftlm.data.samples import Origin
 from graftlm.evaluation.benchmarks.dummies import oracle
@@ -290,6 +291,8 @@ def test_examples_stand_before_the_question_as_the_leaderboard_has_them(tmp_path
     [long] = prepare(make_plan(["bbh"]).tasks[0], Source(tmp_path)).questions
     assert isinstance(long, Open)
     assert long.prompt.startswith("Follow the steps.\n\nQ: Go 1. Back?\nA: Let's think step by step.\nWe go 1.")
+    with pytest.raises(DataError, match="one row has 3"):
+        prepare(make_plan(["bbh"], shots=2).tasks[0], Source(tmp_path))
     assert long.prompt.endswith("So the answer is No.\n\nQ: Turn. Back?\nA: Let's think step by step.\n")
 
     write(tmp_path / "mmlu/test/anatomy_test.csv", [{"question": "Blood is", **FOUR, "answer": "0"}])
