@@ -19,7 +19,7 @@ from graftlm.evaluation.metrics import f_score
 _NUMERALS = {numeral: value for value, numeral in enumerate("零一二三四五六七八九")} | {"两": 2, "〇": 0}
 _UNITS = {"十": 10, "百": 100, "千": 1000}
 _CHINESE_NUMBER = re.compile("[零〇一二两三四五六七八九十百千]+")
-_ARTICLE = re.compile(r"第?(\d+)条")
+_ARTICLES = re.compile(r"(\d+(?:[、,，和及]第?\d+)*)条")
 _AMOUNT = re.compile(r"\d+\.?\d*")
 _LONGEST_TERM = 216  # months; the distance of an answer without a term is ln 216
 _NOT_THERE = frozenset({"无", "未提及"})
@@ -37,8 +37,12 @@ def mention_f1(prediction: str, options: Sequence[str], expected: Sequence[str])
 
 
 def article_f1(prediction: str, expected: Sequence[int]) -> float:
-    """F1 of the articles of a law that a text names ("第264条", "第二百六十四条"), in 0…1."""
-    found = {int(number) for number in _ARTICLE.findall(arabic_numbers(prediction))}
+    """F1 of the articles of a law that a text names ("第264、266条", "第二百六十四条"), in 0…1.
+
+    The script takes the first number of each part between 、, so a fine of 5,000 yuan is an article to it, not here.
+    """
+    listed = _ARTICLES.findall(arabic_numbers(prediction))
+    found = {int(number) for part in listed for number in re.findall(r"\d+", part)}
     return f_score(len(found & set(expected)), len(found), len(set(expected)))
 
 

@@ -58,6 +58,8 @@ def test_chinese_numerals(text: str, digits: str) -> None:
 def test_articles() -> None:
     assert article_f1("根据刑法第二百六十四条、第266条", [264, 266]) == 1
     assert article_f1("刑法第264条第2款", [264]) == 1
+    assert article_f1("法条:刑法第264、266条", [264, 266]) == 1
+    assert article_f1("第二百六十四条、第二百六十六条", [264, 266]) == 1
     assert article_f1("第264条、第25条", [264]) == pytest.approx(2 / 3)
     assert article_f1("罚款5000元", [264]) == 0
 

@@ -19,6 +19,7 @@ from graftlm.evaluation.benchmarks.pooling import Group, pool_suite
 from graftlm.evaluation.benchmarks.run import Sheet, TaskRun, prepare, run_sheet
 from graftlm.evaluation.benchmarks.task_file import TaskFile
 from graftlm.evaluation.graders.sandbox.run import sandbox_gaps
+from tests.unit.evaluation.suites import rows_test
 
 SEEDS = 5
 LIMIT = 120  # items of a sub-task
@@ -58,6 +59,8 @@ def test_no_task_with_local_rows_is_left_out(real_data: Path) -> None:
     files = [file for file in map(load_file, shipped_files()) if isinstance(file, TaskFile)]
     here = {file.name for file in files if local_files(file.data, real_data)}
     assert here == {*CHOICE, *FREE, *BY_HAND, "mbpp"}  # mbpp: its local rows are not those of the test
+    invented = {name for name, *_ in (*rows_test.CHOICES, *rows_test.FREE)} | {*rows_test.MORE, "gpqa", "mbpp_rest"}
+    assert {file.name for file in files} - here <= invented
     assert {file.name for file in files if file.name in here and file.request == "choice"} == set(CHOICE)
 
 

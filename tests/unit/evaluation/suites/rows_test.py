@@ -14,7 +14,7 @@ import pytest
 from graftlm.core.errors import DataError
 from graftlm.data.readers import Row
 from graftlm.data.samples import Origin
-from graftlm.evaluation.benchmarks.dummies import oracle
+from graftlm.evaluation.benchmarks.dummies import always_first, oracle
 from graftlm.evaluation.benchmarks.items import Source
 from graftlm.evaluation.benchmarks.plan import make_plan
 from graftlm.evaluation.benchmarks.run import Sheet, prepare, run_sheet
@@ -210,6 +210,46 @@ FREE: list[tuple[str, str, Any, str, tuple[str, ...]]] = [
         "Candidates: 美妆洗护, 大服饰, 消费电子, 食品, 大百货\n### Response:", ("食品",),
     ),
 ]  # fmt: skip
+
+
+LAW = {"instruction": "回答。", "question": "问"}
+SENTENCE = {"sentences": "Dell or HP laptop", "spans": SPANS}
+
+MORE: dict[str, tuple[str, Any]] = {
+    **{
+        f"lawbench_{number}": ("a.json", [{**LAW, "answer": "盗窃罪的构成"}])
+        for number in ("1-1", "2-5", "2-7", "3-2", "3-8")
+    },
+    "lawbench_3-1": ("a.json", [{**LAW, "answer": "法条:刑法第264、266条"}]),
+    "lawbench_3-5": ("a.json", [{**LAW, "answer": "刑期:12个月"}]),
+    "lawbench_3-6": ("a.json", [{**LAW, "answer": "正确答案：B。"}]),
+    "lawbench_3-7": ("a.json", [{**LAW, "answer": "上文涉及到的犯罪金额:352.0元。"}]),
+    **{
+        f"ecom_{name}": ("a.json", [SENTENCE])
+        for name in ("attribute_spans", "lenovo_spans", "product_select", "title", "reddit_qa")
+    },
+    **{
+        f"ecom_{name}": ("a.json", [{"sentences": "甲\n乙", "labels": {"en": ["match"], "zh": ["匹配"]}}])
+        for name in ("item_align", "title_attribute")
+    },
+    "cmrc2018": ("a.json", {"data": [{"title": "x", "paragraphs": [PASSAGE]}]}),
+    "quac": ("a.json", {"data": [{"title": "x", "paragraphs": [PASSAGE]}]}),
+    "ceval_written": ("law_val.csv", [{"id": "0", "question": "血是", **ZH, "answer": "D"}]),
+    "e_eval": ("law_val.csv", [{"id": "0", "question": "血是", **ZH, "answer": "D"}]),
+    "arc_easy": (
+        "a.jsonl", [{"question": "Ice", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B"}],
+    ),
+}  # fmt: skip
+"""Tasks whose questions are made as those of another one above."""
+
+
+@pytest.mark.parametrize("name", sorted(MORE))
+def test_the_accepted_answer_is_right_in_the_others_too(name: str, tmp_path: Path) -> None:
+    path, rows = MORE[name]
+    sheet = sheet_of(name, path, rows, tmp_path)
+    assert len(sheet.questions) == 1
+    assert run_sheet(oracle(), sheet).result.value == pytest.approx(1)
+    assert run_sheet(always_first(), sheet).result.value == 0
 
 
 @pytest.mark.parametrize(("name", "path", "rows", "end", "answers"), FREE)
