@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from graftlm.core.errors import DataError, GraftError
-from graftlm.evaluation.graders.code import estimate_pass_at_k, grade_program, pass_at_k
+from graftlm.evaluation.graders.code import as_graded, estimate_pass_at_k, grade_program, pass_at_k
 from graftlm.evaluation.graders.code_problems import humaneval_problem, mbpp_problem, program_of
 from graftlm.evaluation.graders.sandbox import run
 from graftlm.evaluation.graders.sandbox.run import Limits, Outcome, sandbox_gaps
@@ -117,14 +117,16 @@ def test_samples_of_several_problems() -> None:
     problems = [humaneval_problem(ROW), mbpp_problem(MBPP)]
     right, wrong = "    return math.pi * r * r", "    return 0"
     done: list[int] = []
-    result = pass_at_k(
-        problems, [[right, wrong, wrong], ["def sum(a, b): return a + b"] * 3], (1, 3), workers=2, advance=done.append
-    )
+    replies = [[wrong, right, wrong], ["def sum(a, b): return a + b"] * 3]
+    result = pass_at_k(problems, replies, (1, 3), workers=2, advance=done.append)
     assert result.metrics["pass@1"].numerators.tolist() == pytest.approx([1 / 3, 1])
     assert result.metrics["pass@3"].numerators.tolist() == [1, 1]
-    assert [[verdict.passed for verdict in some] for some in result.verdicts] == [[True, False, False], [True] * 3]
+    assert [[verdict.passed for verdict in some] for some in result.verdicts] == [[False, True, False], [True] * 3]
     assert sum(done) == 6
     assert estimate(result.metrics["pass@1"]).value == pytest.approx(2 / 3)
+    first, second = as_graded(problems, replies, result).samples
+    assert (first.right, second.right) == (False, True)
+    assert first.answer.startswith(wrong.strip()) and "AssertionError: assert abs(half(" in first.answer
 
 
 def test_too_few_samples_are_told() -> None:
