@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Tile:
     stages: int
 
 
-TILES = {16: Tile(4, 8192, 8, 1), 8: Tile(8, 1024, 4, 1), 4: Tile(4, 1024, 4, 1)}
+TILES = {16: Tile(8, 1024, 4, 3), 8: Tile(4, 1024, 4, 1), 4: Tile(4, 512, 1, 3)}
 """By bits of a weight."""
 
 CHUNK = 64
@@ -90,6 +91,16 @@ class RowWeight:
             return triton.cdiv(self.row, words), 1, words
         words = self.row // self.scales
         return self.scales, min(triton.next_power_of_2(self.scales), max(1, in_tile // words)), words
+
+
+@triton.jit
+def _follow(OVERLAP: tl.constexpr):
+    """Wait for the kernel before; the next one may already take its place on the card (programmatic dependent launch).
+
+    A kernel of 10 µs would otherwise lose 2 to being started and to its last programs."""
+    if OVERLAP:
+        gdc_launch_dependents()
+        gdc_wait()
 
 
 @triton.jit
@@ -283,8 +294,10 @@ def _write_stream(y, o, O, GAIN, REST, X, SQUARES, WORDS, PLACES: tl.constexpr):
 
 
 @triton.jit
-def _enter(STREAM, GAIN, REST, X, SQUARES, O, WORDS, PLACES: tl.constexpr, BO: tl.constexpr):
+def _enter(STREAM, GAIN, REST, X, SQUARES, O, WORDS, PLACES: tl.constexpr, BO: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
     """The embedded token becomes the residual stream."""
+    _follow(OVERLAP)
     o = tl.program_id(0) * BO + tl.arange(0, BO)
     y = tl.load(STREAM + o, mask=o < O, other=0.0).to(tl.float32)
     _write_stream(y, o, O, GAIN, REST, X, SQUARES, WORDS, PLACES)
@@ -294,9 +307,10 @@ def _enter(STREAM, GAIN, REST, X, SQUARES, O, WORDS, PLACES: tl.constexpr, BO: t
 def _qkv(
     X, SQUARES, eps, WQ, WK, WV, SQ, SK, SV, ZQ, ZK, ZV, BQ, BK, BV, Y, OQ, OK, I, W, N, SCALES,
     BITS: tl.constexpr, HAS_ZERO: tl.constexpr, HAS_BIAS: tl.constexpr, PARTS: tl.constexpr, BO: tl.constexpr,
-    BN: tl.constexpr, WORDS: tl.constexpr, STAGES: tl.constexpr,
+    BN: tl.constexpr, WORDS: tl.constexpr, STAGES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Queries, keys and values of the normalised stream, one behind the other."""
+    _follow(OVERLAP)
     start = tl.program_id(0) * BO
     weight, scale, zero, bias, first = WQ, SQ, ZQ, BQ, start
     if start >= OQ + OK:
@@ -318,9 +332,10 @@ def _qkv(
 def _gate_up(
     X, SQUARES, eps, WG, WU, SG, SU, ZG, ZU, Y, O, I, W, N, SCALES, OUT_WORDS,
     BITS: tl.constexpr, HAS_ZERO: tl.constexpr, OUT_PLACES: tl.constexpr, PARTS: tl.constexpr, BO: tl.constexpr,
-    BN: tl.constexpr, WORDS: tl.constexpr, STAGES: tl.constexpr,
+    BN: tl.constexpr, WORDS: tl.constexpr, STAGES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """silu(gate) · up of the normalised stream, in the word order of the next product."""
+    _follow(OVERLAP)
     o = tl.program_id(0) * BO + tl.arange(0, BO)
     gate, up = _products(X, WG, SG, ZG, WU, SU, ZU, o, O, W, N, SCALES, BITS, HAS_ZERO, True, BO, BN, WORDS, STAGES)
     norm = _norm(SQUARES, eps, I, PARTS)
@@ -333,9 +348,10 @@ def _gate_up(
 def _onto_stream(
     X, WEIGHT, SCALE, ZERO, BIAS, REST, GAIN, NEXT, SQUARES, O, W, N, SCALES, OUT_WORDS,
     BITS: tl.constexpr, HAS_ZERO: tl.constexpr, HAS_BIAS: tl.constexpr, OUT_PLACES: tl.constexpr, BO: tl.constexpr,
-    BN: tl.constexpr, WORDS: tl.constexpr, STAGES: tl.constexpr,
+    BN: tl.constexpr, WORDS: tl.constexpr, STAGES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """The residual stream and a product: in place, and as the next product's input."""
+    _follow(OVERLAP)
     o = tl.program_id(0) * BO + tl.arange(0, BO)
     y, _ = _products(
         X, WEIGHT, SCALE, ZERO, WEIGHT, SCALE, ZERO, o, O, W, N, SCALES, BITS, HAS_ZERO, False, BO, BN, WORDS, STAGES
@@ -366,10 +382,11 @@ def _rotated(STATES, GAIN, COS, SIN, eps, h, real, D: tl.constexpr, HAS_GAIN: tl
 def _attention(
     QKV, QGAIN, KGAIN, COS, SIN, eps, K, V, LENGTHS, OUT, TOP, SUM, DONE, Y, scale, window, chunk, H, G, C, OUT_WORDS,
     head_stride, HAS_GAIN: tl.constexpr, OUT_PLACES: tl.constexpr, R: tl.constexpr, RP: tl.constexpr, D: tl.constexpr,
-    BN: tl.constexpr, CP: tl.constexpr,
+    BN: tl.constexpr, CP: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One chunk of positions for the query heads of one key head. The chunk that holds the new token stores its key and
     value; whichever program is the last of its head joins the chunks."""
+    _follow(OVERLAP)
     g, c = tl.program_id(0), tl.program_id(1)
     length = tl.load(LENGTHS).to(tl.int32)
     last = tl.maximum(length - 1, 0)  # of an empty slot: a place that nothing reads
@@ -478,6 +495,8 @@ class Workspace:
         self.squares, self.middle_squares = (like.new_zeros(parts, dtype=torch.float32) for _ in range(2))
         self.out = like.new_empty(H, self.C, head_size, dtype=torch.float32)
         self.top, self.total = (like.new_empty(H, self.C, dtype=torch.float32) for _ in range(2))
+        overlap = like.is_cuda and torch.cuda.get_device_capability(like.device) >= (9, 0)
+        self.launch = {"OVERLAP": overlap} | ({"launch_pdl": True} if overlap else {})
         self.done = torch.zeros(G, dtype=torch.int32, device=like.device)
 
     def inputs(self, of: str, weight: RowWeight) -> torch.Tensor:
@@ -495,7 +514,7 @@ def enter(space: Workspace, token_I: torch.Tensor, layer: LayerWeights) -> None:
     I = len(token_I)
     _enter[(triton.cdiv(I, outputs),)](
         token_I, layer.gain, space.stream, space.inputs("q", layer.q), space.squares, I, layer.q.row, PLACES=layer.q.places,
-        BO=outputs, num_warps=1,
+        BO=outputs, num_warps=1, **space.launch,
     )  # fmt: skip
 
 
@@ -517,7 +536,7 @@ def run_layer(
         space.inputs("q", layer.q), space.squares, layer.eps, wq, wk, wv, sq, sk, sv, zq, zk, zv, bq, bk, bv, space.qkv,
         layer.q.outputs, layer.k.outputs, I, layer.q.row, N, layer.q.scales, BITS=layer.q.bits,
         HAS_ZERO=layer.q.zero is not None, HAS_BIAS=layer.q.bias is not None, PARTS=len(space.squares),
-        BO=tile.outputs, BN=BN, WORDS=WORDS, STAGES=tile.stages, num_warps=tile.warps,
+        BO=tile.outputs, BN=BN, WORDS=WORDS, STAGES=tile.stages, num_warps=tile.warps, **space.launch,
     )  # fmt: skip
     H, G, D, C = space.H, space.G, space.D, space.C
     _attention[(G, C)](
@@ -525,7 +544,8 @@ def run_layer(
         layer.gain if layer.k_gain is None else layer.k_gain, cos_D, sin_D, layer.eps, keys_GLD, values_GLD, length_1,
         space.out, space.top, space.total, space.done, space.inputs("o", layer.o), layer.scale, layer.window, space.chunk, H, G, C,
         layer.o.row, keys_GLD.stride(0), HAS_GAIN=layer.q_gain is not None, OUT_PLACES=layer.o.places, R=H // G,
-        RP=max(16, triton.next_power_of_2(H // G)), D=D, BN=CHUNK, CP=triton.next_power_of_2(C), num_warps=4,
+        RP=max(16, triton.next_power_of_2(H // G)), D=D, BN=CHUNK, CP=triton.next_power_of_2(C),
+        num_warps=4, **space.launch,
     )  # fmt: skip
     _add("o", layer.o, space, layer.middle_gain, space.middle_squares, "gate", layer.gate)
     tile, N, BN, WORDS = _tiling(layer.gate)
@@ -535,7 +555,7 @@ def run_layer(
         space.inputs("gate", layer.gate), space.middle_squares, layer.eps, wg, wu, sg, su, zg, zu,
         space.inputs("down", layer.down), layer.gate.outputs, I, layer.gate.row, N, layer.gate.scales, layer.down.row, BITS=layer.gate.bits,
         HAS_ZERO=layer.gate.zero is not None, OUT_PLACES=layer.down.places, PARTS=len(space.middle_squares),
-        BO=outputs, BN=BN, WORDS=WORDS, STAGES=tile.stages, num_warps=tile.warps,
+        BO=outputs, BN=BN, WORDS=WORDS, STAGES=tile.stages, num_warps=tile.warps, **space.launch,
     )  # fmt: skip
     _add("down", layer.down, space, layer.next_gain, space.squares, "q", layer.following)
 
@@ -556,5 +576,5 @@ def _add(
         space.inputs(name, weight), words, scale, zero, bias, space.stream, gain, space.inputs(next_name, following),
         squares, weight.outputs, weight.row, N, weight.scales, following.row, BITS=weight.bits,
         HAS_ZERO=weight.zero is not None, HAS_BIAS=weight.bias is not None, OUT_PLACES=following.places,
-        BO=tile.outputs, BN=BN, WORDS=WORDS, STAGES=tile.stages, num_warps=tile.warps,
+        BO=tile.outputs, BN=BN, WORDS=WORDS, STAGES=tile.stages, num_warps=tile.warps, **space.launch,
     )  # fmt: skip
