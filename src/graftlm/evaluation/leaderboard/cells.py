@@ -1,0 +1,150 @@
+"""One column of the leaderboard: which scores compare with each other, and the places that each may hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from graftlm.evaluation.leaderboard.entries import Entry, GroupScore, TaskScore
+from graftlm.evaluation.leaderboard.ranking import Contender, place_ranges
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A model's score in a column, in points of 100 unless the metric is no share.
+
+    Attributes:
+        low, high: None where there is no interval.
+        places: the ranks it may hold; None where it is not ranked.
+        aside: why it is not ranked: other items or settings than the rest of the column, or members missing.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    places: tuple[int, int] | None = None
+    aside: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A group or task.
+
+    Attributes:
+        detail: metric and shots of a task, or how a group is made.
+        points: whether it is in points of 100.
+    """
+
+    name: str
+    detail: str
+    higher_is_better: bool
+    points: bool
+
+
+Found = tuple[Entry, TaskScore | GroupScore]
+"""A score and the entry it stands in."""
+Basis = tuple[tuple[str, ...], ...]
+"""What must be equal for two scores to compare: (what, which …) each."""
+
+
+def fill_column(name: str, scores: Mapping[int, Found]) -> tuple[Column, dict[int, Cell]]:
+    """The column and its cells, by the same keys as the scores."""
+    bases = {key: _basis(entry, score) for key, (entry, score) in scores.items()}
+    reference = _reference(scores, bases)
+    first = next(score for key, (_, score) in scores.items() if bases[key] == reference)
+    points = all(isinstance(score, GroupScore) or score.is_share for _, score in scores.values())
+    higher = isinstance(first, GroupScore) or first.higher_is_better
+    asides = {key: _aside(score, bases[key], reference) for key, (_, score) in scores.items()}
+    ranked = [key for key in scores if not asides[key]]
+    places = dict(zip(ranked, place_ranges([_contender(*scores[key], higher) for key in ranked]), strict=True))
+    cells = {key: _cell(score, points, places.get(key), asides[key]) for key, (_, score) in scores.items()}
+    return Column(name, _detail(first), higher, points), cells
+
+
+def _cell(score: TaskScore | GroupScore, points: bool, places: tuple[int, int] | None, aside: str) -> Cell:
+    scale = 100 if points and isinstance(score, TaskScore) else 1
+    low, high = (None if bound is None else scale * bound for bound in (score.low, score.high))
+    return Cell(scale * score.value, low, high, places, aside)
+
+
+def _basis(entry: Entry, score: TaskScore | GroupScore) -> Basis:
+    if isinstance(score, GroupScore):
+        return (("rule", score.how), ("members", *score.members), *_coverage(entry, score))
+    return (
+        ("metric", score.metric),
+        ("shots", "" if score.shots is None else str(score.shots)),
+        ("version", score.version),
+        ("coverage", score.coverage),
+        ("items", str(score.n) if score.n else ""),
+        ("item set", score.items_hash),
+    )
+
+
+def _coverage(entry: Entry, group: GroupScore) -> Iterator[tuple[str, ...]]:
+    """A mean over parts of tests is not one over the tests."""
+    for task in entry.tasks:
+        if task.name in group.members and task.coverage:
+            yield ("coverage", task.name, task.coverage)
+
+
+def _differs(one: Basis, other: Basis) -> str:
+    """The first thing that two bases disagree on; what one does not know is no disagreement."""
+    for mine, its in zip(one, other, strict=False):
+        if mine != its and "" not in (*mine, *its):
+            return f"{mine[0]} {' '.join(mine[1:])}" if mine[0] != "members" else "other members"
+    return "" if len(one) == len(other) else "other coverage"
+
+
+def _reference(scores: Mapping[int, Found], bases: Mapping[int, Basis]) -> Basis:
+    """The basis that most scores share; complete groups count before incomplete ones, full tests before parts."""
+    counts = Counter(bases.values())
+    complete = {bases[n] for n, (_, s) in scores.items() if not (isinstance(s, GroupScore) and s.missing)}
+
+    def fitting(basis: Basis) -> tuple[bool, int, int]:
+        known = sum("" not in part for part in basis)
+        return basis in complete, sum(count for other, count in counts.items() if not _differs(other, basis)), known
+
+    return max(counts, key=fitting)
+
+
+def _aside(score: TaskScore | GroupScore, basis: Basis, reference: Basis) -> str:
+    if isinstance(score, GroupScore) and score.missing:
+        have = len(score.members) - len(score.missing)
+        return f"{have} of {len(score.members)} members"
+    return _differs(basis, reference)
+
+
+def _contender(entry: Entry, score: TaskScore | GroupScore, higher: bool) -> Contender:
+    sign = 1 if higher else -1
+    low, high = (score.low, score.high) if higher else (score.high, score.low)
+    return Contender(
+        sign * score.value,
+        None if low is None else sign * low,
+        None if high is None else sign * high,
+        tuple(
+            (sign * share, task.items_hash, task.scores)
+            for share, task in _parts(entry, score)
+            if task.scores is not None
+        ),
+    )
+
+
+def _parts(entry: Entry, score: TaskScore | GroupScore) -> list[tuple[float, TaskScore]]:
+    """The tasks whose plain mean a score is, with shares; none where it is made otherwise, or items are not known."""
+    if isinstance(score, TaskScore):
+        return [(1.0, score)] if score.scores is not None and score.items_hash else []
+    tasks = {task.name: task for task in entry.tasks}
+    members = [tasks[name] for name in score.members if name in tasks]
+    if len(members) < len(score.members) or any(t.scores is None or not t.items_hash for t in members) or not members:
+        return []
+    mean = 100 * sum(task.value for task in members) / len(members)
+    return [(100 / len(members), task) for task in members] if abs(mean - score.value) < 1e-6 else []
+
+
+def _detail(score: TaskScore | GroupScore) -> str:
+    if isinstance(score, GroupScore):
+        return score.how
+    shots = "" if score.shots is None else f", {score.shots}-shot"
+    coverage = f", {score.coverage}" if score.coverage else ""
+    return f"{score.metric}{shots}{coverage}"
