@@ -76,13 +76,15 @@ class Board:
         return self.columns[name]
 
     def columns_of(self, suite: str | None) -> list[Column]:
-        """The columns of a suite; without one, every suite's own and the tasks that stand alone.
+        """The columns of a suite; without one, every suite's own and the tasks that stand alone, if there are several.
 
         Raises:
             DataError: no such suite.
         """
-        if suite is None:
-            return [self.columns[name] for name in (*self.top, *self.suites.get(SINGLE, []))]
+        alone = self.suites.get(SINGLE, [])
+        if suite is None and (alone or len(self.top) > 1):
+            return [self.columns[name] for name in (*self.top, *alone)]
+        suite = suite or self.top[0]
         if suite not in self.suites:
             raise DataError(f"no suite {suite!r}", where="leaderboard", fix=_nearest(suite, self.suites))
         return [self.columns[name] for name in self.suites[suite]]

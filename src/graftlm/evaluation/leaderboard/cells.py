@@ -44,6 +44,8 @@ class Column:
 
 Found = tuple[Entry, TaskScore | GroupScore]
 """A score and the entry it stands in."""
+TOLD = ("metric", "shots", "version", "rule")
+"""What of a basis is short enough to be told."""
 Basis = tuple[tuple[str, ...], ...]
 """What must be equal for two scores to compare: (what, which …) each."""
 
@@ -75,9 +77,9 @@ def _basis(entry: Entry, score: TaskScore | GroupScore) -> Basis:
         ("metric", score.metric),
         ("shots", "" if score.shots is None else str(score.shots)),
         ("version", score.version),
-        ("coverage", score.coverage),
+        ("coverage", score.coverage or "the whole test"),
         ("items", str(score.n) if score.n else ""),
-        ("item set", score.items_hash),
+        ("items", score.items_hash),
     )
 
 
@@ -92,7 +94,7 @@ def _differs(one: Basis, other: Basis) -> str:
     """The first thing that two bases disagree on; what one does not know is no disagreement."""
     for mine, its in zip(one, other, strict=False):
         if mine != its and "" not in (*mine, *its):
-            return f"{mine[0]} {' '.join(mine[1:])}" if mine[0] != "members" else "other members"
+            return f"{mine[0]}: {mine[1]}" if mine[0] in TOLD else f"other {mine[0]}"
     return "" if len(one) == len(other) else "other coverage"
 
 
@@ -145,6 +147,6 @@ def _parts(entry: Entry, score: TaskScore | GroupScore) -> list[tuple[float, Tas
 def _detail(score: TaskScore | GroupScore) -> str:
     if isinstance(score, GroupScore):
         return score.how
-    shots = "" if score.shots is None else f", {score.shots}-shot"
+    shots = f", {score.shots}-shot" if score.shots else ""
     coverage = f", {score.coverage}" if score.coverage else ""
     return f"{score.metric}{shots}{coverage}"

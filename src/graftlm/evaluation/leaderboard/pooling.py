@@ -55,10 +55,10 @@ def suite_groups(table: Table) -> list[GroupScore]:
 
 def _how(member: Member) -> str:
     if not any(part.chance for part in member.parts):
-        return "raw score" if len(member.parts) == 1 else "mean of raw scores, by items" if member.pooled else "mean"
+        return "raw score" if len(member.parts) == 1 else "mean by items" if member.pooled else "mean"
     if member.pooled:
-        return "mean by items, then normalised: chance 0, perfect 100"
-    return "normalised: chance 0, perfect 100" if len(member.parts) == 1 else "mean of normalised scores"
+        return "mean by items, normalised"
+    return "normalised" if len(member.parts) == 1 else "mean of normalised scores"
 
 
 def _first_name(part: Part) -> str:

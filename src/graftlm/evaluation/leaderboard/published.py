@@ -112,7 +112,7 @@ OPEN_LLM_V1 = Suite(
 )
 OPEN_LLM_V2 = Suite(
     "open-llm-v2",
-    "mean of six scores, each normalised: chance 0, perfect 100",
+    "mean of six normalised scores",
     (
         Member(
             "IFEval", (_v2("ifeval", "prompt_level_strict_acc"), _v2("ifeval", "inst_level_strict_acc")), 0,
