@@ -85,14 +85,14 @@ def _cell(column: Column, cell: Cell | None) -> Text:
     if cell is None:
         return Text("–", style="dim")
     text = Text(score(column, cell.value))
-    return text.append(f"\n{cell.aside or span(column, cell)}", style="dim")
+    return text.append(f"\n{cell.remark or span(column, cell)}", style="dim")
 
 
 def _legend(board: Board, columns: list[Column], suite: str | None) -> list[str]:
     ranges = "rank: the places a model may hold, given who is clearly better or worse; below scores: 95 % intervals"
     lines = ["", ranges]
-    if any(row.cells[c.name].aside for row in board.rows for c in columns if c.name in row.cells):
-        lines.append("scores with a remark were got by other rules than the rest of their column: they have no rank")
+    if any(row.cells[c.name].remark for row in board.rows for c in columns if c.name in row.cells):
+        lines.append("only scores got by the same rules are ranked; remarks tell what differs or is missing")
     if suite is None and board.suites:
         lines.append(f"suites: {', '.join(printable(name) for name in board.suites)}; one of them: --suite NAME")
     return lines

@@ -96,7 +96,7 @@ class Board:
             cell = row.cells.get(column.name)
             if cell is None:
                 return 2, 0, row.label
-            return int(bool(cell.aside)), -cell.value if column.higher_is_better else cell.value, row.label
+            return int(cell.places is None), -cell.value if column.higher_is_better else cell.value, row.label
 
         return sorted(self.rows, key=key)
 

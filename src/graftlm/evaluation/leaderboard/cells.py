@@ -16,15 +16,15 @@ class Cell:
 
     Attributes:
         low, high: None where there is no interval.
-        places: the ranks it may hold; None where it is not ranked.
-        aside: why it is not ranked: other items or settings than the rest of the column, or members missing.
+        places: the ranks it may hold; None where it was got by other rules than the rest of the column.
+        remark: what differs from the rest, or what is missing.
     """
 
     value: float
     low: float | None
     high: float | None
     places: tuple[int, int] | None = None
-    aside: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Column:
 
 Found = tuple[Entry, TaskScore | GroupScore]
 """A score and the entry it stands in."""
+TOOLS = ("graft", "lm-eval")
+"""Each numbers the versions of its tasks for itself."""
 TOLD = ("metric", "shots", "version", "rule")
 """What of a basis is short enough to be told."""
 Basis = tuple[tuple[str, ...], ...]
@@ -57,26 +59,27 @@ def fill_column(name: str, scores: Mapping[int, Found]) -> tuple[Column, dict[in
     first = next(score for key, (_, score) in scores.items() if bases[key] == reference)
     points = all(isinstance(score, GroupScore) or score.is_share for _, score in scores.values())
     higher = isinstance(first, GroupScore) or first.higher_is_better
-    asides = {key: _aside(score, bases[key], reference) for key, (_, score) in scores.items()}
-    ranked = [key for key in scores if not asides[key]]
+    ranked = [key for key in scores if not _differs(bases[key], reference)]
     places = dict(zip(ranked, place_ranges([_contender(*scores[key], higher) for key in ranked]), strict=True))
-    cells = {key: _cell(score, points, places.get(key), asides[key]) for key, (_, score) in scores.items()}
+    remarks = {key: _missing(score) or _differs(bases[key], reference) for key, (_, score) in scores.items()}
+    cells = {key: _cell(score, points, places.get(key), remarks[key]) for key, (_, score) in scores.items()}
     return Column(name, _detail(first), higher, points), cells
 
 
-def _cell(score: TaskScore | GroupScore, points: bool, places: tuple[int, int] | None, aside: str) -> Cell:
+def _cell(score: TaskScore | GroupScore, points: bool, places: tuple[int, int] | None, remark: str) -> Cell:
     scale = 100 if points and isinstance(score, TaskScore) else 1
     low, high = (None if bound is None else scale * bound for bound in (score.low, score.high))
-    return Cell(scale * score.value, low, high, places, aside)
+    return Cell(scale * score.value, low, high, places, remark)
 
 
 def _basis(entry: Entry, score: TaskScore | GroupScore) -> Basis:
     if isinstance(score, GroupScore):
-        return (("rule", score.how), ("members", *score.members), *_coverage(entry, score))
+        members = ("members", str(len(score.members)), *score.missing)
+        return (("rule", score.how), members, *_coverage(entry, score))
     return (
         ("metric", score.metric),
         ("shots", "" if score.shots is None else str(score.shots)),
-        ("version", score.version),
+        *(("version", score.version if entry.source.startswith(tool) else "") for tool in TOOLS),
         ("coverage", score.coverage or "the whole test"),
         ("items", str(score.n) if score.n else ""),
         ("items", score.items_hash),
@@ -110,11 +113,11 @@ def _reference(scores: Mapping[int, Found], bases: Mapping[int, Basis]) -> Basis
     return max(counts, key=fitting)
 
 
-def _aside(score: TaskScore | GroupScore, basis: Basis, reference: Basis) -> str:
-    if isinstance(score, GroupScore) and score.missing:
-        have = len(score.members) - len(score.missing)
-        return f"{have} of {len(score.members)} members"
-    return _differs(basis, reference)
+def _missing(score: TaskScore | GroupScore) -> str:
+    if isinstance(score, TaskScore) or not score.missing:
+        return ""
+    total = len({*score.members, *score.missing})
+    return f"{total - len(score.missing)} of {total} members"
 
 
 def _contender(entry: Entry, score: TaskScore | GroupScore, higher: bool) -> Contender:

@@ -16,7 +16,7 @@ PHRASES = (
 )
 
 
-def aside_in_chinese(remark: str) -> str:
+def remark_in_chinese(remark: str) -> str:
     """Why a score is not ranked, in Chinese; a remark that is not known stays as it is."""
     for pattern, phrase in PHRASES:
         if found := re.fullmatch(pattern, remark, re.DOTALL):

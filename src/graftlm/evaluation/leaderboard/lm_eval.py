@@ -51,6 +51,7 @@ class Raw:
     shots: int | None
     n: int
     version: str
+    coverage: str = ""
 
     @property
     def headline(self) -> Metric:
@@ -90,7 +91,7 @@ def read_lm_eval(content: Mapping[str, Any], file: Path, model: str | None = Non
         versions=_versions(content),
         source="lm-eval",
         tasks=tuple(_task_score(task, content, items.get(task.name)) for task in tasks),
-        groups=(*suite_groups(_table(tasks)), *_groups(content)),
+        groups=_all_groups(tasks, content),
         notes=tuple(_notes(content, items)),
     )
 
@@ -122,13 +123,15 @@ def _raw(name: str, found: Mapping[str, Any], content: Mapping[str, Any]) -> Raw
     own = int(parts[2]) if len(parts) >= 3 and parts[2].isdigit() else None
     shots = own if own is not None else _of_task(content.get("n-shot"), name, _config(content).get("num_fewshot"))
     counts = _of_task(content.get("n-samples"), name, {})
-    n = counts.get("effective", 0) if isinstance(counts, Mapping) else 0
+    counts = counts if isinstance(counts, Mapping) else {}
+    n, published = int(counts.get("effective") or 0), int(counts.get("original") or 0)
     version = _of_task(content.get("versions"), name, "")
     return Raw(
         name=parts[1] if own is not None else name,
         metrics=_metrics(found),
         shots=shots if isinstance(shots, int) else None,
-        n=int(n) or (IFEVAL_PROMPTS if "ifeval" in name else 0),
+        n=n or (IFEVAL_PROMPTS if "ifeval" in name else 0),
+        coverage=f"{n:,} of {published:,} items" if 0 < n < published else "",
         version="" if version is None else re.sub(r"\.0$", "", str(version)),
     )
 
@@ -170,6 +173,7 @@ def _task_score(task: Raw, content: Mapping[str, Any], items: ItemScores | None)
         n=len(scores) if scores is not None else task.n,
         shots=task.shots,
         version=task.version,
+        coverage=task.coverage,
         items_hash=items.hash if items and scores is not None else "",
         metrics={metric.label: metric.value for metric in task.metrics if metric is not head},
         scores=scores,
@@ -197,6 +201,13 @@ def _table(tasks: list[Raw]) -> dict[tuple[str, str], Measured]:
         for task in tasks
         for metric in reversed(task.metrics)
     }
+
+
+def _all_groups(tasks: list[Raw], content: Mapping[str, Any]) -> tuple[GroupScore, ...]:
+    """Public suites, then the harness' own groups."""
+    suites = suite_groups(_table(tasks))
+    names = {group.name for group in suites}
+    return (*suites, *(group for group in _groups(content) if group.name not in names))
 
 
 def _groups(content: Mapping[str, Any]) -> Iterator[GroupScore]:

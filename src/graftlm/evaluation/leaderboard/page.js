@@ -17,7 +17,7 @@
 
   function compare(one, other) {
     const a = one.cells[sorted], b = other.cells[sorted];
-    const missing = (cell) => (cell.dataset.v === undefined ? 2 : cell.dataset.aside !== undefined ? 1 : 0);
+    const missing = (cell) => (cell.dataset.v === undefined ? 2 : cell.dataset.unranked !== undefined ? 1 : 0);
     if (missing(a) !== missing(b)) return missing(a) - missing(b); // last in either direction
     if (missing(a) === 2) return 0;
     const words = sorted === 1 || a.dataset.text !== undefined;

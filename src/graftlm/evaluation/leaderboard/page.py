@@ -15,7 +15,7 @@ from graftlm.core import page_style
 from graftlm.evaluation.leaderboard.board import SINGLE, Board, Row
 from graftlm.evaluation.leaderboard.cells import Cell, Column
 from graftlm.evaluation.leaderboard.entries import Entry
-from graftlm.evaluation.leaderboard.labels import aside_in_chinese
+from graftlm.evaluation.leaderboard.labels import remark_in_chinese
 from graftlm.evaluation.leaderboard.writing import billions, places, score, span
 
 HERE = Path(__file__).parent
@@ -52,7 +52,7 @@ def render_page(board: Board) -> str:
         precisions=sorted({row.precision for row in board.rows if row.precision}),
         sizes=[size for size in SIZES if any(_size(row) == size for row in board.rows)],
         entries=sorted((entry for row in board.rows for entry in row.entries), key=lambda entry: entry.model),
-        asides=any(cell.aside for row in board.rows for cell in row.cells.values()),
+        remarks=any(cell.remark for row in board.rows for cell in row.cells.values()),
         provenance=_provenance,
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -77,8 +77,9 @@ def _cell(column: Column, cell: Cell | None) -> dict[str, Any] | None:
         "places": places(cell),
         "text": score(column, cell.value),
         "span": span(column, cell),
-        "aside": cell.aside,
-        "aside_zh": aside_in_chinese(cell.aside),
+        "ranked": cell.places is not None,
+        "remark": cell.remark,
+        "remark_zh": remark_in_chinese(cell.remark),
     }
 
 

@@ -48,9 +48,15 @@ def suite_groups(table: Table) -> list[GroupScore]:
         found += [
             _group(member.name, _how(member), [_first_name(part) for part in member.parts], {"": have[member.name]}, {})
             for member in suite.members
-            if member.name in have
+            if member.name in have and not _is_the_task(member, table)
         ]
     return found
+
+
+def _is_the_task(member: Member, table: Table) -> bool:
+    """Whether the member is a task of its name as it is."""
+    [name, *more] = [next((task for task in part.names if task in table), ("", "")) for part in member.parts]
+    return not more and name[0] == member.name and not member.parts[0].chance
 
 
 def _how(member: Member) -> str:

@@ -97,16 +97,17 @@ def _v2(task: str, metric: str, *, size: int = 1, options: int = 0) -> Part:
     return Part(((f"leaderboard_{task}", metric),), size, 1 / options if options else 0.0)
 
 
+MEAN = "mean of its members"
 OPEN_LLM_V1 = Suite(
     "open-llm-v1",
-    "mean of six raw scores",
+    MEAN,
     (
-        one("ARC", ("arc_challenge", "acc_norm"), ("arc:challenge", "acc_norm"), shots=25),
-        one("HellaSwag", ("hellaswag", "acc_norm"), shots=10),
-        Member("MMLU", tuple(Part(((f"mmlu_{s}", "acc"), (f"hendrycksTest-{s}", "acc"))) for s in MMLU_SUBJECTS), 5),
-        one("TruthfulQA", ("truthfulqa_mc2", "acc"), ("truthfulqa_mc", "mc2"), ("truthfulqa:mc", "mc2"), shots=0),
-        one("Winogrande", ("winogrande", "acc"), shots=5),
-        one("GSM8K", ("gsm8k", "exact_match"), ("gsm8k", "acc"), shots=5),
+        one("arc_challenge", ("arc_challenge", "acc_norm"), ("arc:challenge", "acc_norm"), shots=25),
+        one("hellaswag", ("hellaswag", "acc_norm"), shots=10),
+        Member("mmlu", tuple(Part(((f"mmlu_{s}", "acc"), (f"hendrycksTest-{s}", "acc"))) for s in MMLU_SUBJECTS), 5),
+        one("truthfulqa_mc", ("truthfulqa_mc2", "acc"), ("truthfulqa_mc", "mc2"), ("truthfulqa:mc", "mc2"), shots=0),
+        one("winogrande", ("winogrande", "acc"), shots=5),
+        one("gsm8k", ("gsm8k", "exact_match"), ("gsm8k", "acc"), shots=5),
     ),
     least=2,
 )
@@ -134,27 +135,30 @@ OPEN_LLM_V2 = Suite(
     least=1,
 )  # fmt: skip
 LLAMA2_GROUPS = {
-    "Code": (one("HumanEval", ("humaneval", "pass@1"), shots=0), one("MBPP", ("mbpp", "pass_at_1"), shots=3)),
-    "Commonsense": (
-        one("PIQA", ("piqa", "acc"), shots=0),
-        one("SIQA", ("social_iqa", "acc"), shots=0),
-        one("HellaSwag (0-shot)", ("hellaswag", "acc_norm"), shots=0),
-        one("WinoGrande (0-shot)", ("winogrande", "acc"), shots=0),
-        one("ARC-e", ("arc_easy", "acc"), shots=0),
-        one("ARC-c (0-shot)", ("arc_challenge", "acc_norm"), shots=0),
-        one("OBQA", ("openbookqa", "acc_norm"), shots=0),
-        one("CommonsenseQA", ("commonsense_qa", "acc"), shots=7),
+    "code": (one("humaneval", ("humaneval", "pass@1"), shots=0), one("mbpp", ("mbpp", "pass_at_1"), shots=3)),
+    "commonsense": (
+        one("piqa", ("piqa", "acc"), shots=0),
+        one("siqa", ("social_iqa", "acc"), shots=0),
+        one("hellaswag", ("hellaswag", "acc_norm"), shots=0),
+        one("winogrande", ("winogrande", "acc"), shots=0),
+        one("arc_easy", ("arc_easy", "acc"), shots=0),
+        one("arc_challenge", ("arc_challenge", "acc_norm"), shots=0),
+        one("openbookqa", ("openbookqa", "acc_norm"), shots=0),
+        one("commonsense_qa", ("commonsense_qa", "acc"), shots=7),
     ),
-    "World": (one("NQ", ("nq_open", "exact_match"), shots=5), one("TriviaQA", ("triviaqa", "exact_match"), shots=5)),
-    "Reading": (
-        one("SQuAD", ("squadv2", "exact"), shots=0),
-        one("QuAC", ("quac", "f1"), shots=0),
-        one("BoolQ", ("boolq", "acc"), shots=0),
+    "world": (
+        one("nq_open", ("nq_open", "exact_match"), shots=5),
+        one("triviaqa", ("triviaqa", "exact_match"), shots=5),
     ),
-    "Math": (one("GSM8K (8-shot)", ("gsm8k", "exact_match"), shots=8), one("MATH", ("math", "exact_match"), shots=4)),
+    "reading": (
+        one("squad", ("squadv2", "exact"), shots=0),
+        one("quac", ("quac", "f1"), shots=0),
+        one("boolq", ("boolq", "acc"), shots=0),
+    ),
+    "math": (one("gsm8k", ("gsm8k", "exact_match"), shots=8), one("math", ("math", "exact_match"), shots=4)),
 }
 SUITES = (
     OPEN_LLM_V1,
     OPEN_LLM_V2,
-    *(Suite(f"llama2 {name}", "plain mean", members, len(members)) for name, members in LLAMA2_GROUPS.items()),
+    *(Suite(f"llama2-{name}", MEAN, members, len(members)) for name, members in LLAMA2_GROUPS.items()),
 )
