@@ -85,7 +85,7 @@ def _cell(column: Column, cell: Cell | None) -> Text:
     if cell is None:
         return Text("–", style="dim")
     text = Text(score(column, cell.value))
-    return text.append(f"\n{cell.remark or span(column, cell)}", style="dim")
+    return text.append("".join(f"\n{line}" for line in (span(column, cell), cell.remark) if line), style="dim")
 
 
 def _legend(board: Board, columns: list[Column], suite: str | None) -> list[str]:
