@@ -69,7 +69,8 @@ def show(store: Path, suite: str | None, sort: str | None) -> None:
     table.add_column("size", justify="right", no_wrap=True)
     for column in columns:
         mark = ("▼" if column.higher_is_better else "▲") if column == by else ""
-        table.add_column(Text(f"{short(column.name)}{mark}\n{short(column.detail)}"), justify="right")
+        name = f"{short(column.name)}{mark}"
+        table.add_column(Text(f"{name}\n{short(column.detail)}"), justify="right", min_width=min(len(name), 16))
     for row in board.sorted_rows(by):
         if not any(column.name in row.cells for column in columns):
             continue

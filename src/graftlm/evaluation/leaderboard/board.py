@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from graftlm.core.errors import DataError
 from graftlm.evaluation.leaderboard.cells import Cell, Column, Found, fill_column
-from graftlm.evaluation.leaderboard.entries import Entry, same_model
+from graftlm.evaluation.leaderboard.entries import Entry, GroupScore, TaskScore, same_model
 
 SINGLE = "other tasks"
 """The suite of the tasks that belong to no group."""
@@ -148,7 +148,8 @@ def _newest(row: Row) -> dict[str, Found]:
     """Each column's newest score; a group before a task of its name."""
     found: dict[str, Found] = {}
     for entry in row.entries:
-        for score in (*entry.groups, *entry.tasks):
+        scores: list[GroupScore | TaskScore] = [*entry.groups, *entry.tasks]
+        for score in scores:
             found.setdefault(score.name, (entry, score))
     return found
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from graftlm.core.errors import DataError
 from graftlm.core.hashing import hash_value
@@ -153,7 +153,7 @@ def _metrics(found: Mapping[str, Any]) -> list[Metric]:
     return sorted(metrics, key=lambda metric: order.get(metric.filter, len(order)))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -6,7 +6,7 @@
   const table = document.getElementById("board");
   const heads = [...table.tHead.rows[0].cells];
   const rows = [...table.tBodies[0].rows];
-  const after = heads.length - 5; // parameters and the rest are always shown
+  const after = FIRST + heads.filter((head) => head.dataset.name !== undefined).length; // then costs, always shown
   const control = (id) => document.getElementById(id) || { value: "", addEventListener() {} };
   const [text, suite, precision, size] = ["text", "suite", "precision", "size"].map(control);
   let sorted = heads.findIndex((head) => head.hasAttribute("aria-sort"));
@@ -20,8 +20,8 @@
     const missing = (cell) => (cell.dataset.v === undefined ? 2 : cell.dataset.unranked !== undefined ? 1 : 0);
     if (missing(a) !== missing(b)) return missing(a) - missing(b); // last in either direction
     if (missing(a) === 2) return 0;
-    const words = sorted === 1 || a.dataset.text !== undefined;
-    const order = words ? a.dataset.v.localeCompare(b.dataset.v) : Number(a.dataset.v) - Number(b.dataset.v);
+    const words = Number.isNaN(Number(a.dataset.v) + Number(b.dataset.v)); // names, precisions
+    const order = words || sorted === 1 ? a.dataset.v.localeCompare(b.dataset.v) : Number(a.dataset.v) - Number(b.dataset.v);
     return descending ? -order : order;
   }
 
@@ -99,7 +99,7 @@
     };
     const line = (shares) => shares.map((share, axis) => point(axis, share).map((x) => x.toFixed(1)).join(",")).join(" ");
     const name = (row) => row.cells[1].dataset.v;
-    const picture = svg("svg", { viewBox: "0 0 460 340", role: "img", "aria-label": models.map(name).join("; ") });
+    const picture = svg("svg", { viewBox: "-30 0 520 340", role: "img", "aria-label": models.map(name).join("; ") });
     const scores = models.flatMap((row) => columns.map((column) => Number(row.cells[column].dataset.v || 0)));
     const top = Math.min(100, Math.max(10, 10 * Math.ceil(Math.max(...scores) / 10)));
     for (const share of [0.5, 1]) {

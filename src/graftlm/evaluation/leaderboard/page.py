@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,25 @@ SIZES = ((0, 1), (1, 4), (4, 10), (10, 40), (40, None))
 
 
 @dataclass(frozen=True)
+class Cost:
+    """A column of what a model costs; `of` is None where that is not known."""
+
+    english: str
+    chinese: str
+    of: Callable[[Row], float | str | None]
+    write: Callable[[Any], str]
+
+
+COSTS = (
+    Cost("parameters", "参数量", lambda row: row.parameters, billions),
+    Cost("precision", "精度", lambda row: row.precision or None, str),
+    Cost("weights, GiB", "权重 GiB", lambda row: row.weights_gib, "{:.2f}".format),
+    Cost("seconds", "评测秒数", lambda row: row.seconds, "{:.0f}".format),
+    Cost("ms / item", "毫秒/题", lambda row: row.seconds_per_item and 1000 * row.seconds_per_item, "{:.1f}".format),
+)
+
+
+@dataclass(frozen=True)
 class Choice:
     """An entry of the menu of suites: the places of its columns."""
 
@@ -40,12 +60,12 @@ def render_page(board: Board) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"billions": billions}
     columns = list(board.columns.values())
     first = board.columns_of(None)
     script = (HERE / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.j2").render(
         columns=columns,
+        costs=[cost for cost in COSTS if any(cost.of(row) is not None for row in board.rows)],
         rows=[_row(row, columns, first[0]) for row in board.sorted_rows(first[0])],
         first=columns.index(first[0]),
         suites=_suites(board, columns, first),
@@ -53,6 +73,7 @@ def render_page(board: Board) -> str:
         sizes=[size for size in SIZES if any(_size(row) == size for row in board.rows)],
         entries=sorted((entry for row in board.rows for entry in row.entries), key=lambda entry: entry.model),
         remarks=any(cell.remark for row in board.rows for cell in row.cells.values()),
+        normalised=any("normalised" in column.detail for column in columns),
         provenance=_provenance,
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

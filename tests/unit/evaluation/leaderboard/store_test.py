@@ -111,8 +111,8 @@ def test_a_result_of_graft_loses_nothing() -> None:
     task = TaskResult(
         name="exam", side="general", metric="acc", higher_is_better=True, value=0.5, low=0.2, high=0.8, n=2,
         metrics={"acc": Estimate(value=0.5, low=0.2, high=0.8, n=2), "f1": Estimate(value=0.4, low=0, high=1, n=2)},
-        kinds={}, scores=[1.0, 0.0], weights=[1.0, 1.0], samples=[], items_hash="abc", seconds=2.0, version="3", shots=5,
-        coverage="2 of 9 items",
+        kinds={}, scores=[1.0, 0.0], weights=[1.0, 1.0], samples=[], items_hash="abc", seconds=2.0, version="3",
+        shots=5, coverage="2 of 9 items",
     )  # fmt: skip
     group = GroupResult(name="suite", value=50, low=20, high=80, how="mean", members=["exam"], missing={"b": "no data"})
     result = EvaluationResult(
@@ -124,7 +124,8 @@ def test_a_result_of_graft_loses_nothing() -> None:
     for name in ("model", "model_hash", "precision", "started", "seconds", "machine", "settings", "versions", "source"):
         assert getattr(entry, name) == getattr(result, name)
     [kept] = entry.tasks
-    for name in ("name", "metric", "value", "low", "high", "n", "version", "shots", "coverage", "items_hash", "seconds"):
+    plain = ("name", "metric", "value", "low", "high", "n", "version", "shots", "coverage", "items_hash", "seconds")
+    for name in plain:
         assert getattr(kept, name) == getattr(task, name)
     assert kept.metrics == {"f1": 0.4} and kept.scores is not None and kept.scores.numerators.tolist() == [1, 0]
     assert {f.name: getattr(entry.groups[0], f.name) for f in fields(GroupScore)} == {
