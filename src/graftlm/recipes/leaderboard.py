@@ -70,7 +70,7 @@ def show(store: Path, suite: str | None, sort: str | None) -> None:
     for column in columns:
         mark = ("▼" if column.higher_is_better else "▲") if column == by else ""
         name = f"{short(column.name)}{mark}"
-        table.add_column(Text(f"{name}\n{short(column.detail)}"), justify="right", min_width=min(len(name), 16))
+        table.add_column(Text(f"{name}\n{printable(column.detail)}"), justify="right", min_width=min(len(name), 16))
     for row in board.sorted_rows(by):
         if not any(column.name in row.cells for column in columns):
             continue
@@ -92,6 +92,7 @@ def _cell(column: Column, cell: Cell | None) -> Text:
 def _legend(board: Board, columns: list[Column], suite: str | None) -> list[str]:
     ranges = "rank: the places a model may hold, given who is clearly better or worse; below scores: 95 % intervals"
     lines = ["", ranges]
+    lines += [f"{short(c.name)}: {printable(c.coverage)}" for c in columns if c.coverage]
     if any(row.cells[c.name].remark for row in board.rows for c in columns if c.name in row.cells):
         lines.append("only scores got by the same rules are ranked; remarks tell what differs or is missing")
     if suite is None and board.suites:

@@ -33,6 +33,7 @@ class Column:
 
     Attributes:
         detail: metric and shots of a task, or how a group is made.
+        coverage: what of the test was run; "" for all.
         points: whether it is in points of 100.
     """
 
@@ -40,6 +41,7 @@ class Column:
     detail: str
     higher_is_better: bool
     points: bool
+    coverage: str = ""
 
 
 Found = tuple[Entry, TaskScore | GroupScore]
@@ -63,7 +65,8 @@ def fill_column(name: str, scores: Mapping[int, Found]) -> tuple[Column, dict[in
     places = dict(zip(ranked, place_ranges([_contender(*scores[key], higher) for key in ranked]), strict=True))
     remarks = {key: _missing(score) or _differs(bases[key], reference) for key, (_, score) in scores.items()}
     cells = {key: _cell(score, points, places.get(key), remarks[key]) for key, (_, score) in scores.items()}
-    return Column(name, _detail(first), higher, points), cells
+    coverage = first.coverage if isinstance(first, TaskScore) else ""
+    return Column(name, _detail(first), higher, points, coverage), cells
 
 
 def _cell(score: TaskScore | GroupScore, points: bool, places: tuple[int, int] | None, remark: str) -> Cell:
@@ -151,5 +154,4 @@ def _detail(score: TaskScore | GroupScore) -> str:
     if isinstance(score, GroupScore):
         return score.how
     shots = f", {score.shots}-shot" if score.shots else ""
-    coverage = f", {score.coverage}" if score.coverage else ""
-    return f"{score.metric}{shots}{coverage}"
+    return f"{score.metric}{shots}"

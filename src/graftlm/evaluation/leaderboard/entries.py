@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,8 +10,13 @@ from graftlm.core.hashing import hash_value
 from graftlm.evaluation.results import EvaluationResult, GroupResult, TaskResult
 from graftlm.evaluation.statistics import Scores
 
-UNBOUNDED = ("perplexity", "bits_per_byte", "bleu", "chrf", "ter", "likelihood", "brier")
-"""Parts of the names of metrics that are no share of anything, so that points of 100 would mislead."""
+NO_SHARES = frozenset({"perplexity", "bits", "bleu", "chrf", "ter", "likelihood", "brier"})
+"""Words in the names of metrics that are no share of anything, so that points of 100 would mislead."""
+
+
+def is_share(metric: str, value: float) -> bool:
+    """Whether a value may be a share of 1, by itself and by the metric's name."""
+    return 0 <= value <= 1 and not NO_SHARES & set(re.split(r"[^a-z]+", metric.lower()))
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class TaskScore:
     @property
     def is_share(self) -> bool:
         """Whether the metric is a share of 1, which is shown in points of 100."""
-        return self.higher_is_better and 0 <= self.value <= 1 and not any(part in self.metric for part in UNBOUNDED)
+        return self.higher_is_better and is_share(self.metric, self.value)
 
 
 @dataclass(frozen=True)

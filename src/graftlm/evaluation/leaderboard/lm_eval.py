@@ -16,13 +16,15 @@ from typing import Any, TypeGuard
 
 from graftlm.core.errors import DataError
 from graftlm.core.hashing import hash_value
-from graftlm.evaluation.leaderboard.entries import UNBOUNDED, Entry, GroupScore, TaskScore
+from graftlm.evaluation.leaderboard.entries import Entry, GroupScore, TaskScore, is_share
 from graftlm.evaluation.leaderboard.item_scores import ItemScores, read_item_scores
 from graftlm.evaluation.leaderboard.pooling import Z95, Measured, suite_groups
 
 HEADLINES = ("acc_norm", "acc", "mc2", "exact_match", "pass@1", "f1", "em", "prompt_level_strict_acc")
 """The first of these that a task has stands for it; else its first metric."""
 FILTERS = ("none", "", "strict-match", "get-answer", "flexible-extract", "custom-extract", "create_test")
+FALLING = ("perplexity", "bits_per_byte")
+"""Where an old file does not tell: of these, lower is better."""
 RAW_MEANS = re.compile(r"leaderboard(_|$)")
 IFEVAL_PROMPTS = 541
 SETTINGS = ("limit", "gen_kwargs", "fewshot_seed", "system_instruction", "chat_template", "fewshot_as_multiturn")
@@ -160,7 +162,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
 def _task_score(task: Raw, content: Mapping[str, Any], items: ItemScores | None) -> TaskScore:
     head = task.headline
     direction = _of_task(_of_task(content.get("higher_is_better"), task.name, {}), head.name, None)
-    higher = bool(direction) if direction is not None else not any(part in head.name for part in UNBOUNDED[:2])
+    higher = bool(direction) if direction is not None else not any(name in head.name for name in FALLING)
     error = _error(head, task.n)
     scores = items.of(head.name, head.filter) if items else None
     return TaskScore(
@@ -184,7 +186,7 @@ def _error(metric: Metric, n: int) -> float | None:
     """The harness' standard error; else the greatest that a mean of n scores between 0 and 1 can have."""
     if metric.error is not None:
         return metric.error
-    if n == 0 or not 0 <= metric.value <= 1 or any(part in metric.name for part in UNBOUNDED):
+    if n == 0 or not is_share(metric.name, metric.value):
         return None
     return math.sqrt(metric.value * (1 - metric.value) / n)
 

@@ -28,6 +28,8 @@ def read_result(file: Path, model: str | None = None) -> Entry:
     if not isinstance(content, dict) or "tasks" not in content:
         fix = "give a file of `graft eval`, a results_*.json of lm-evaluation-harness, or a run folder"
         raise DataError("no result of an evaluation", where=file, fix=fix)
+    if not content["tasks"]:
+        raise DataError("the evaluation holds no task", where=file, fix="evaluate again")
     try:
         return entry_of(EvaluationResult.model_validate(content), model)
     except ValidationError as error:

@@ -38,6 +38,14 @@ def test_points_of_100_and_other_units(make_entry: Make) -> None:
     assert (board.columns["exam"].points, board.columns["text"].points) == (True, False)
 
 
+@pytest.mark.parametrize(("metric", "value", "share"), [
+    ("letter", 0.5, True), ("acc_norm", 1.0, True), ("ter", 0.5, False), ("bits_per_byte", 0.7, False),
+    ("word_perplexity", 1.0, False), ("rouge", 31.2, False), ("exact_match (strict-match)", 0.0, True),
+])  # fmt: skip
+def test_what_is_a_share_of_100(metric: str, value: float, share: bool) -> None:
+    assert bare("t", value, metric=metric).is_share is share
+
+
 def test_lower_is_better_where_it_is(make_entry: Make) -> None:
     entries = [make_entry(m, (bare("t", v, 0.1, metric="word_perplexity", higher_is_better=False),))
                for m, v in (("low", 9.0), ("high", 12.0))]  # fmt: skip

@@ -193,6 +193,7 @@ def test_the_same_result_has_the_same_hash(tmp_path: Path) -> None:
     ({"results": {}}, "does not name its model"),
     (V03 | {"results": {"arc_challenge": {"acc": "N/A"}}}, "no task has a score"),
     ({"tasks": [{"name": "x"}], "groups": []}, "model: Field required"),
+    ({"tasks": [], "groups": []}, "holds no task"),
     ({"something": "else"}, "no result of an evaluation"),
     ([1, 2], "no result of an evaluation"),
 ])  # fmt: skip
