@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from graftlm.core.errors import DataError
 from graftlm.evaluation.graders.code_problems import CodeProblem, program_of
 from graftlm.evaluation.graders.sandbox.run import Job, Limits, Verdict, require_sandbox, run_job
+from graftlm.evaluation.grading import Graded
+from graftlm.evaluation.results import SampleAnswer
 from graftlm.evaluation.statistics import Scores
 
 
@@ -96,6 +98,20 @@ def pass_at_k(
     counts = [(len(some), sum(verdict.passed for verdict in some)) for some in verdicts]
     metrics = {f"pass@{k}": Scores.of([estimate_pass_at_k(n, right, k) for n, right in counts]) for k in ks}
     return CodeResult(metrics, verdicts)
+
+
+def as_graded(problems: Sequence[CodeProblem], replies: Sequence[Sequence[str]], result: CodeResult) -> Graded:
+    """The result as the task runner takes it: the metrics, and each problem's first reply with its verdict to read."""
+    samples = [
+        SampleAnswer(
+            prompt=problem.prompt or problem.name,
+            reference=problem.tests,
+            answer="\n\n".join([some[0], verdicts[0].reason]).strip(),
+            right=verdicts[0].passed,
+        )
+        for problem, some, verdicts in zip(problems, replies, result.verdicts, strict=True)
+    ]
+    return Graded(result.metrics, samples)
 
 
 def _job(problem: CodeProblem, reply: str) -> Job:

@@ -19,7 +19,7 @@ MBPP_STOPS = ("[DONE]",)
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 _PYTHON = frozenset({"", "python", "python3", "py"})
-_WHOLE_PROGRAM = re.compile(r"\s*(?:def|import|from|class|@)\b|\s*@")
+_CODE_FIRST = re.compile(r"\n*(?:(?: {2,}|\t)\S|(?:async +)?def |class |import |from +\S+ +import |@|\[BEGIN\])")
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,20 @@ def program_of(problem: CodeProblem, reply: str) -> str:
     A block, or a text, that is only a function's body continues the prompt.
     """
     answer = reply.rpartition("</think>")[2]
+    if _CODE_FIRST.match(answer):  # where the question has opened the block, the reply only closes it
+        return _unfenced(problem, answer.split("\n```")[0])
     blocks = [code for language, code in _FENCE.findall(answer) if language.lower() in _PYTHON]
-    if blocks:
-        return _joined(problem, next((code for code in blocks if _defines(code, problem)), blocks[0]))
-    if problem.prompt and _WHOLE_PROGRAM.match(answer) and _defines(answer, problem):
-        return _joined(problem, answer)
-    ends = [place for place in (answer.find(stop) for stop in problem.stops) if place >= 0]
-    return problem.prompt + answer[: min(ends, default=len(answer))].removeprefix("[BEGIN]")
+    if not blocks:
+        return _unfenced(problem, answer)
+    return _joined(problem, next((code for code in blocks if _defines(code, problem)), blocks[0]))
+
+
+def _unfenced(problem: CodeProblem, text: str) -> str:
+    """A whole program, or a completion of the prompt up to a stop."""
+    if problem.prompt and not text.lstrip("\n")[:1].isspace() and _defines(text, problem):
+        return _joined(problem, text)
+    ends = [place for place in (text.find(stop) for stop in problem.stops) if place >= 0]
+    return problem.prompt + text[: min(ends, default=len(text))].removeprefix("[BEGIN]")
 
 
 def _joined(problem: CodeProblem, code: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from graftlm.core.errors import DataError, GraftError
-from graftlm.evaluation.graders.code import estimate_pass_at_k, grade_program, pass_at_k
+from graftlm.evaluation.graders.code import as_graded, estimate_pass_at_k, grade_program, pass_at_k
 from graftlm.evaluation.graders.code_problems import humaneval_problem, mbpp_problem, program_of
 from graftlm.evaluation.graders.sandbox import run
 from graftlm.evaluation.graders.sandbox.run import Limits, Outcome, sandbox_gaps
@@ -60,6 +60,10 @@ def test_the_estimator_of_many_samples_is_exact() -> None:
         ("def area(r):\n    return math.pi * r ** 2", True),
         ("<think>```python\ndef area(r): return 0\n```</think>\n```python\n    return math.pi * r ** 2\n```", True),
         ("```python\ndef area(r):\n    return math.pi * r ** 2", True),
+        ("    return math.pi * r * r\n```\nThis is the area.\n```python\narea(1)\n```", True),
+        ("def area(r):\n    return math.pi * r ** 2\n```\nThis is the area.", True),
+        ("    return math.pi * r * r\n\ndef area(r):\n    return 0\n", True),
+        ("from the text: ```python\ndef area(r):\n    return 0\n```\nor\n```\ndef other(r):\n    return 0\n```", False),
         ("    return 3 * r * r\n", False),
         ("def half(x):\n    return 0\n\ndef area(r):\n    return 0", False),
         ("I do not know.", False),
@@ -113,14 +117,16 @@ def test_samples_of_several_problems() -> None:
     problems = [humaneval_problem(ROW), mbpp_problem(MBPP)]
     right, wrong = "    return math.pi * r * r", "    return 0"
     done: list[int] = []
-    result = pass_at_k(
-        problems, [[right, wrong, wrong], ["def sum(a, b): return a + b"] * 3], (1, 3), workers=2, advance=done.append
-    )
+    replies = [[wrong, right, wrong], ["def sum(a, b): return a + b"] * 3]
+    result = pass_at_k(problems, replies, (1, 3), workers=2, advance=done.append)
     assert result.metrics["pass@1"].numerators.tolist() == pytest.approx([1 / 3, 1])
     assert result.metrics["pass@3"].numerators.tolist() == [1, 1]
-    assert [[verdict.passed for verdict in some] for some in result.verdicts] == [[True, False, False], [True] * 3]
+    assert [[verdict.passed for verdict in some] for some in result.verdicts] == [[False, True, False], [True] * 3]
     assert sum(done) == 6
     assert estimate(result.metrics["pass@1"]).value == pytest.approx(2 / 3)
+    first, second = as_graded(problems, replies, result).samples
+    assert (first.right, second.right) == (False, True)
+    assert first.answer.startswith(wrong.strip()) and "AssertionError: assert abs(half(" in first.answer
 
 
 def test_too_few_samples_are_told() -> None:
@@ -142,7 +148,7 @@ def test_a_machine_that_cannot_hold_programs_is_refused(monkeypatch: pytest.Monk
 @needs_sandbox
 def test_humaneval_as_published() -> None:
     """The canonical solutions pass; the examples have the pass@k that the data's authors publish."""
-    table = rows("humaneval/HumanEval.jsonl")[:12]
+    table = rows("humaneval/HumanEval.jsonl")[:8]
     result = pass_at_k([humaneval_problem(row) for row in table], [[row["canonical_solution"]] for row in table])
     assert result.metrics["pass@1"].value == 1
     [example] = rows("humaneval/example_problem.jsonl")
@@ -155,7 +161,7 @@ def test_humaneval_as_published() -> None:
 
 @needs_data
 @needs_sandbox
-@pytest.mark.parametrize("chosen", [slice(0, 12), pytest.param(slice(12, None), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("chosen", [slice(0, 6), pytest.param(slice(6, None), marks=pytest.mark.slow)])
 def test_references_of_mbpp_pass(chosen: slice) -> None:
     table = rows("mbpp/mbpp.jsonl")
     hard = [row for row in table if row["task_id"] in (126, 533, 596, 601, 927)]  # classes, types, a builtin's name

@@ -105,7 +105,7 @@ def _judge(program: Program, source: str, tested: list[str], prelude: str, tests
         absent = [name for name in tested if name not in loaded]
         if absent:
             return f"the program does not define {', '.join(absent)}"
-        namespace.update(loaded)
+        namespace.update({name: loaded[name] for name in tested})  # the program may have sent others, too
         exec(tests_code, namespace)
     except BaseException as error:
         return f"{type(error).__name__}: {str(error) or _failing_line(error, tests)}"[:_SHOWN]

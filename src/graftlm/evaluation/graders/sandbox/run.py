@@ -126,17 +126,26 @@ def run_job(job: Job, limits: Limits | None = None, *, allow_weak: bool = False)
 @contextlib.contextmanager
 def _pair(folder: str, limits: Limits, *, strict: bool) -> Iterator[subprocess.Popen[str]]:
     """Both processes with pipes between them; the judge is yielded, and both are dead afterwards."""
-    to_judge, to_program = os.pipe(), os.pipe()
     started: list[subprocess.Popen[str]] = []
     try:
-        started.append(_started("candidate", folder, to_program[0], to_judge[1], limits, strict))
-        started.append(_started("judge", None, to_judge[0], to_program[1], limits, strict))
-        for end in (*to_judge, *to_program):
-            os.close(end)
+        with _pipe() as to_judge, _pipe() as to_program:
+            started.append(_started("candidate", folder, to_program[0], to_judge[1], limits, strict))
+            started.append(_started("judge", None, to_judge[0], to_program[1], limits, strict))
         yield started[1]
     finally:
         for process in started:
             _kill(process)
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
+    """Both ends, open until they are handed out: a process sees the end of a pipe once nobody else can write to it."""
+    ends = os.pipe()
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def _started(

@@ -216,13 +216,13 @@ def test_a_process_that_cannot_be_confined_does_not_begin() -> None:
     assert "began" not in ran.stdout
 
 
-def test_the_judge_ends_with_its_caller() -> None:
+def test_the_judge_ends_with_its_caller(tmp_path: Path) -> None:
     """A killed run leaves no program behind."""
     script = (
         "from graftlm.evaluation.graders.sandbox.run import Job, Limits, run_job\n"
         "run_job(Job('while True: pass', 'assert answer()', ('answer',)), Limits(seconds=30.0))"
     )
-    caller = subprocess.Popen([sys.executable, "-c", script], env=_search_path())
+    caller = subprocess.Popen([sys.executable, "-c", script], env={**_search_path(), "TMPDIR": str(tmp_path)})
     deadline = time.monotonic() + 10
     while not (children := _children(caller.pid)) or len(children) < 2:
         assert time.monotonic() < deadline

@@ -92,6 +92,18 @@ def test_answers_written_past_the_function_are_still_compared() -> None:
     assert held(flood + WRONG, TESTS).outcome is Outcome.FAILED
 
 
+def test_names_that_are_not_tested_stay_the_tests_own() -> None:
+    """A program that writes its answers in advance, with a function of its own in place of a builtin."""
+    forged = (
+        "import contextlib, json, os, struct\nnames = ['dict', [['answer', ['handle', 0]], ['abs', ['handle', 0]]]]\n"
+        "for said in (names, 0, 0):\n"
+        "    text = json.dumps(['value', said]).encode()\n    for fd in range(3, 16):\n"
+        "        with contextlib.suppress(OSError):\n            os.write(fd, struct.pack('<I', len(text)) + text)\n"
+        "while True:\n    pass"
+    )
+    assert not held(forged, "assert abs(answer(20) - 41) < 1e-6").passed
+
+
 def test_a_name_that_is_missing_is_told() -> None:
     verdict = held("def anser(x):\n    return 41", TESTS)
     assert verdict == Verdict(Outcome.FAILED, "the program does not define answer")
