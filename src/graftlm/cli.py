@@ -323,6 +323,68 @@ def world(
     show_world(name, part, count)
 
 
+leaderboard = typer.Typer(help="Keep results, rank models, write the ranking as a page.", no_args_is_help=True)
+app.add_typer(leaderboard, name="leaderboard")
+Store = Annotated[Path, typer.Option(help="the leaderboard's file")]
+STORE = Path("runs/leaderboard.sqlite")
+
+
+@leaderboard.command("add")
+def add_to_leaderboard(
+    results: Annotated[list[Path], typer.Argument(help="files of `graft eval` or lm-eval, folders, run folders")],
+    name: Annotated[str | None, typer.Option(help="list it under this name")] = None,
+    store: Store = STORE,
+) -> None:
+    """Add results; what is there already is not added again."""
+    from graftlm.recipes.leaderboard import add_results
+
+    add_results(results, store, name)
+
+
+@leaderboard.command("show")
+def show_leaderboard(
+    suite: Annotated[str | None, typer.Option(help="a suite, with its members")] = None,
+    sort: Annotated[str | None, typer.Option(help="column to rank by")] = None,
+    store: Store = STORE,
+) -> None:
+    """Print the ranking, with intervals and the places that each model may hold."""
+    from graftlm.recipes.leaderboard import show
+
+    show(store, suite, sort)
+
+
+@leaderboard.command("page")
+def leaderboard_page(
+    out: Annotated[Path, typer.Argument(help="HTML file to write")], store: Store = STORE
+) -> None:
+    """Write the ranking as one HTML file that works without a network."""
+    from graftlm.recipes.leaderboard import write_page
+
+    write_page(store, out)
+
+
+@leaderboard.command("compare")
+def compare_models(
+    first: Annotated[str, typer.Argument(help="model A")],
+    second: Annotated[str, typer.Argument(help="model B")],
+    store: Store = STORE,
+) -> None:
+    """Two models task by task, in pairs where they answered the same items."""
+    from graftlm.recipes.leaderboard import compare
+
+    compare(store, first, second)
+
+
+@leaderboard.command("remove")
+def remove_from_leaderboard(
+    names: Annotated[list[str], typer.Argument(help="models, or hashes that `add` printed")], store: Store = STORE
+) -> None:
+    """Remove a model's results, or one result."""
+    from graftlm.recipes.leaderboard import remove_results
+
+    remove_results(names, store)
+
+
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Argument(help="as elsewhere; or dummy:random, dummy:oracle, dummy:first")] = "",

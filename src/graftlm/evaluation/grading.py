@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from graftlm.core.errors import ModelError
 from graftlm.data.samples import Labelled
+from graftlm.evaluation.calibration import brier_score, calibration_error, option_probabilities
 from graftlm.evaluation.metrics import (
     ANSWER_METRICS,
     abstains,
@@ -36,22 +37,30 @@ class Graded:
 def grade_choice(subject: Subject, task: Task, advance: Advance) -> Graded:
     """accuracy: the right option is the most likely; answer_probability: its share of the options' p.
 
-    Of equally likely options the first is taken.
+    ece and brier judge the options' probabilities, of what the options are ranked by. Of equally likely options the
+    first is taken.
     """
     items = task.labelled()
     asked = [choice_question(item, task.style) for item in items]
     found = subject.option_log_probabilities([a[0] for a in asked], [a[1] for a in asked], advance)
-    right, share, samples = [], [], []
+    right, share, samples, chances = [], [], [], []
     for item, (_, options, answer), log_ps in zip(items, asked, found, strict=True):
         if not all(math.isfinite(log_p) for log_p in log_ps):
             raise ModelError("an option's likelihood is not finite", where=str(item.origin))
         lengths = [len(option) if task.normalisation == "characters" else 1 for option in options]
         ranks = [log_p / length for log_p, length in zip(log_ps, lengths, strict=True)]
         picked = ranks.index(max(ranks))
-        right.append(float(picked == answer))
+        chances.append(option_probabilities(ranks))
+        right.append(picked == answer)
         share.append(1 / sum(math.exp(min(log_p - log_ps[answer], 700)) for log_p in log_ps))
         samples.append(_sample(item, item.choices[picked], picked == answer))
-    return Graded({"accuracy": Scores.of(right), "answer_probability": Scores.of(share)}, samples)
+    metrics = {
+        "accuracy": Scores.of([float(hit) for hit in right]),
+        "answer_probability": Scores.of(share),
+        "ece": calibration_error([max(options) for options in chances], right),
+        "brier": brier_score(chances, [answer for _, _, answer in asked]),
+    }
+    return Graded(metrics, samples)
 
 
 def grade_generate(subject: Subject, task: Task, advance: Advance) -> Graded:

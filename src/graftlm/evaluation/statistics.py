@@ -92,6 +92,19 @@ def estimate(scores: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> Es
     return resampled(scores, resamples=resamples, seed=seed).estimate(len(scores))
 
 
+def estimate_mean(systems: Sequence[Scores], *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """The mean of several systems' metrics on the same items, which are drawn alike for all systems.
+
+    Raises:
+        ValueError: no system, systems of different length, or a metric that is not defined.
+    """
+    if len({len(scores) for scores in systems}) != 1:
+        raise ValueError("the systems must be scored on the same items")
+    value = float(np.mean([_defined(scores) for scores in systems]))
+    low, high = _interval(np.mean(_resample(systems, resamples, seed), axis=0))
+    return Estimate(value=value, low=low, high=high, n=len(systems[0]))
+
+
 def paired_difference(
     before: Scores, after: Scores, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:

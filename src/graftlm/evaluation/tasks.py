@@ -14,7 +14,7 @@ Side: TypeAlias = Literal["domain", "general"]
 Kind: TypeAlias = Literal["choice", "generate", "extract", "abstain", "bits_per_byte"]
 
 HEADLINES: dict[Kind, tuple[str, ...]] = {
-    "choice": ("accuracy", "answer_probability"),
+    "choice": ("accuracy", "answer_probability", "ece", "brier"),
     "generate": ("exact_match", "contains", "rouge_1", "rouge_2", "rouge_l", "token_f1", "stop_rate"),
     "extract": ("set_f1", "precision", "recall", "exact_set", "stop_rate"),
     "abstain": ("abstention_rate", "hallucination_rate", "false_abstention_rate", "stop_rate"),
@@ -22,7 +22,7 @@ HEADLINES: dict[Kind, tuple[str, ...]] = {
 }
 """The metrics of each kind; the first is its headline unless the task names another."""
 
-LOWER_IS_BETTER = frozenset({"bits_per_byte", "hallucination_rate", "false_abstention_rate"})
+LOWER_IS_BETTER = frozenset({"bits_per_byte", "hallucination_rate", "false_abstention_rate", "ece", "brier"})
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _ASK_FOR_LETTER = {"en": "Answer with the letter only.", "zh": "请只回答选项的字母。"}

@@ -9,12 +9,13 @@ Shapes: S slots in all, B slots of a step, V vocabulary.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from graftlm.models.acceleration import compiled_for_decoding
+from graftlm.models.one_token import one_token_layers, takes_one_token
 from graftlm.models.slots import SlotCache
 from graftlm.models.trunk import next_states, output_head
 
@@ -77,7 +78,7 @@ class NextToken:
 
     def _capture(self, B: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-        with compiled_for_decoding(self._model) if self._compile else nullcontext():
+        with self._fast_layers(B):
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(2):  # libraries set themselves up, layers and kernels are compiled
@@ -86,3 +87,8 @@ class NextToken:
             with torch.cuda.graph(graph):
                 logits_BV = self._forward(B)
         return graph, logits_BV
+
+    def _fast_layers(self, B: int) -> AbstractContextManager[None]:
+        if B == 1 and takes_one_token(self._model):
+            return one_token_layers(self._model)
+        return compiled_for_decoding(self._model) if self._compile else nullcontext()

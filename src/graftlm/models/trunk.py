@@ -63,6 +63,7 @@ def _attention(
         kwargs["graft_kernel"],
         kwargs["graft_blocks"],
         kwargs["graft_backward_blocks"],
+        kwargs["graft_mask"],
     )
     out_THD = packed_attention(
         query_THD, key_TGD, value_TGD, layout, scale=kwargs.get("scaling"), window=kwargs.get("sliding_window")
@@ -311,6 +312,7 @@ def _packed_states(
         graft_kernel=layout.kernel,
         graft_blocks=layout.blocks,
         graft_backward_blocks=layout.backward_blocks,
+        graft_mask=layout.mask,
         **probe,
     ).last_hidden_state[0]
 

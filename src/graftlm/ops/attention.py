@@ -15,9 +15,11 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-Kernel = Literal["documents", "varlen", "flash3", "flash4", "uniform", "by_length"]
-"""documents: our Triton kernel; varlen: torch's (flash attention 2); flash3, flash4: those of the packages
+Kernel = Literal["documents", "varlen", "flex", "flash3", "flash4", "uniform", "by_length"]
+"""documents: our Triton kernel; varlen: torch's (flash attention 2); flex: torch's compiled attention under a document
+mask; flash3, flash4: those of the packages
 `flash_attn_interface` and `flash_attn.cute`, where they are installed; uniform: SDPA, where all documents have one
 length; by_length: SDPA over padded groups of documents, on any device."""
 FLASH = {"flash3": "flash_attn_interface", "flash4": "flash_attn.cute"}
@@ -36,6 +38,7 @@ class Layout:
         longest: tokens of the longest document where every document has them, else 0 on a GPU.
         kernel: which kernel attends (see `choose_kernel`).
         blocks, backward_blocks: the blocks of `ops.kernels.document_attention`; None for the other kernels.
+        mask: flex's; None for the other kernels.
     """
 
     boundaries: torch.Tensor
@@ -43,6 +46,7 @@ class Layout:
     kernel: Kernel = "by_length"
     blocks: torch.Tensor | None = None
     backward_blocks: torch.Tensor | None = None
+    mask: BlockMask | None = None
 
 
 def lay_out(boundaries: torch.Tensor, tokens: int, longest: int, kernel: Kernel) -> Layout:
@@ -59,6 +63,8 @@ def lay_out(boundaries: torch.Tensor, tokens: int, longest: int, kernel: Kernel)
     boundaries = F.pad(boundaries, (0, room - N), value=tokens)
     if kernel == "varlen" or kernel in FLASH:
         return Layout(boundaries, max(2048, 1 << (longest - 1).bit_length()), kernel)
+    if kernel == "flex":
+        return Layout(boundaries, 0, kernel, mask=_document_mask(boundaries, tokens))
     from graftlm.ops.kernels.document_attention import BACKWARD_BLOCK, FORWARD_BLOCK, document_blocks
 
     blocks, backward_blocks = (document_blocks(boundaries, tokens, size) for size in (FORWARD_BLOCK, BACKWARD_BLOCK))
@@ -90,6 +96,8 @@ def packed_attention(
     qkv = query_THD, key_TGD, value_TGD
     if layout.kernel == "uniform":
         return _uniform(*qkv, layout.longest, scale, window)
+    if layout.mask is not None:
+        return _packed_by_flex(*qkv, layout.mask, scale, window)
     fits = query_THD.dtype in HALVES and value_TGD.shape[-1] == query_THD.shape[-1]
     if layout.kernel == "by_length" or not fits:
         return _packed_by_length(*qkv, layout.boundaries, scale, window)
@@ -112,7 +120,7 @@ def kernels_for(device: torch.device, head_size: int) -> list[Kernel]:
     if _varlen_kernel() is not None:
         found.append("varlen")
     if find_spec("triton"):
-        found.append("documents")
+        found += ["documents", "flex"]
     return [*found, *(name for name, module in FLASH.items() if _installed(module))]  # type: ignore[list-item]
 
 
@@ -175,6 +183,34 @@ def _packed_by_torch(query, key, value, boundaries, longest, scale, window):  # 
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     sides = (-1 if window is None else window - 1, 0)
     return _varlen_kernel()(query, key, value, boundaries, boundaries, longest, longest, scale=scale, window_size=sides)
+
+
+def _document_mask(boundaries: torch.Tensor, tokens: int) -> BlockMask:
+    """Which tiles of a [T, T] row are seen, in whole or in part."""
+    index_T = torch.arange(tokens, device=boundaries.device)
+    document_T = torch.searchsorted(boundaries.to(index_T), index_T, right=True)
+
+    def seen(batch, head, query, key):  # type: ignore[no-untyped-def]
+        return (document_T[query] == document_T[key]) & (query >= key)
+
+    return create_block_mask(seen, None, None, tokens, tokens, device=boundaries.device.type)
+
+
+@cache
+def _flex_kernel():  # type: ignore[no-untyped-def]
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def _packed_by_flex(query, key, value, mask, scale, window):  # type: ignore[no-untyped-def]
+    """FlexAttention (arXiv 2412.05496). A window hides scores; its tiles are not left out, as layers share the mask."""
+    q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))  # [1, heads, T, D]
+    attend = _flex_kernel() if q.is_cuda else flex_attention
+
+    def near(score, batch, head, query, key):  # type: ignore[no-untyped-def]
+        return torch.where(query - key < window, score, -float("inf"))
+
+    score_mod, grouped = None if window is None else near, q.shape[1] != k.shape[1]
+    return attend(q, k, v, score_mod=score_mod, block_mask=mask, scale=scale, enable_gqa=grouped)[0].transpose(0, 1)
 
 
 def _installed(module: str) -> bool:

@@ -55,7 +55,9 @@ def attention_kernel(device: torch.device, H: int, G: int, D: int, window: int |
             found[name] = milliseconds(lambda layout=layout: step(layout))  # type: ignore[misc]
         except (RuntimeError, NotImplementedError, ValueError) as error:  # not for this device or shape
             failed[name] = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return Choice(min(found, key=lambda name: found[name]), found, failed)
+    # Others must beat ours by a tenth: a host that is busy for a moment slows down whichever is measured then, and what
+    # flex needs for its mask, once a row, is not in its time.
+    return Choice(min(found, key=lambda name: found[name] * (1.0 if name == "documents" else 1.1)), found, failed)
 
 
 def milliseconds(work: Callable[[], object], times: int = 10) -> float:

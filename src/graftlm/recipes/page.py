@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from graftlm.core import page_style
 from graftlm.core.receipts import Interval
 from graftlm.evaluation.results import SampleAnswer, TaskResult
 from graftlm.evaluation.statistics import paired_means
@@ -39,7 +40,7 @@ class Branch:
 def render(receipt: RunReceipt, recipe: Recipe, scores: Scores, recipe_text: str) -> str:
     """The page as HTML; the template lays out, this gathers."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, page_style.FOLDER]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -13,6 +13,8 @@ from graftlm.recipes.summary import RunReceipt, ScoreRow, Scores
 
 METRICS = {
     "accuracy": "right option chosen",
+    "ece": "how far off its confidence is, lower is better",
+    "brier": "distance of its probabilities from the answer, lower is better",
     "exact_match": "answer exactly right",
     "contains": "answer contains the right one",
     "set_f1": "listed items right (F1)",

@@ -43,6 +43,19 @@ def test_a_random_scorer_scores_chance(scripted: Any, items: list[Labelled]) -> 
     assert sum(kind.n for kind in result.kinds.values()) == 400
 
 
+def test_choices_report_how_far_they_can_be_believed(scripted: Any, items: list[Labelled]) -> None:
+    """Options alike: a quarter sure. Sure that the right one is wrong: a third for each of the others."""
+    share = sum(item.choices[0] in item.answers for item in items) / len(items)
+    unsure = run(scripted(score=lambda q, o: -1.0), kind="choice", items=items, headline="ece")
+    assert unsure.metrics["brier"].value == pytest.approx(0.75)
+    assert unsure.value == pytest.approx(abs(share - 0.25))
+    assert not unsure.higher_is_better
+
+    sure = run(scripted(score=lambda q, o: -99.0 * (o in q)), kind="choice", items=items)
+    assert sure.metrics["ece"].value == pytest.approx(1 / 3, abs=1e-6)
+    assert sure.metrics["brier"].value == pytest.approx(3 / 9 + 1)
+
+
 def test_letters_are_shown_and_scored(scripted: Any, items: list[Labelled]) -> None:
     def oracle(question: str, option: str) -> float:
         first, *lines = question.splitlines()

@@ -59,6 +59,17 @@ def test_values_and_gradients_equal_the_definition(lengths, H, G, D, window, sca
         torch.testing.assert_close(fast, plain, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize(("lengths", "H", "G", "D", "window", "scale"), CASES[1:5])
+def test_flex_under_a_document_mask_equals_the_definition(lengths, H, G, D, window, scale):
+    T, boundaries = sum(lengths), boundaries_of(lengths)
+    qkv = [x.detach() for x in random_qkv(T, H, G, D, seed=T)]  # on a CPU torch has no gradients of it
+    layout = lay_out(boundaries, T, max(lengths), "flex")
+    found = packed_attention(*qkv, layout, scale=scale, window=window)
+    wanted = packed_attention_reference(*qkv, boundaries, scale=scale, window=window)
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_random_rows(seed):
     generator = torch.Generator().manual_seed(seed)
@@ -157,7 +168,7 @@ def test_an_installed_flash_attention_is_called_as_its_package_wants(kernel, mod
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("kernel", ["documents", "varlen", "uniform"])
+@pytest.mark.parametrize("kernel", ["documents", "varlen", "flex", "uniform"])
 @pytest.mark.parametrize("window", [None, 7])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("D", [64, 96, 128, 256])
