@@ -21,6 +21,7 @@ from graftlm.data import worlds
 from graftlm.data.records import SCHEMAS, detect
 from graftlm.data.samples import Origin, Prompt, Turn
 from graftlm.data.templates import TEMPLATES
+from graftlm.evaluation.benchmarks.library import load_file
 from graftlm.evaluation.tasks import HEADLINES
 from graftlm.recipes import stage_settings as settings
 from graftlm.recipes.loading import load_recipe
@@ -266,6 +267,17 @@ def test_evaluation_page_lists_every_metric() -> None:
     rows = [cells(line) for line in section("docs/evaluation.md", "Metrics").splitlines() if line.startswith("| `")]
     listed = {row[0].strip("`"): tuple(re.findall(r"`(\w+)`", row[3])) for row in rows[1:]}
     assert listed == HEADLINES
+
+
+def test_task_and_suite_files_of_the_page_load(tmp_path: Path) -> None:
+    found = []
+    for fence in fences("docs/benchmarks.md", "yaml"):
+        tree = yaml.safe_load(fence)
+        if "name" in tree:
+            file = tmp_path / f"{tree['name']}.yaml"
+            file.write_text(fence, encoding="utf-8")
+            found.append(load_file(file))
+    assert [type(one).__name__ for one in found] == ["TaskFile", "SuiteFile"]
 
 
 def test_scaling_page_has_the_tables_of_the_model() -> None:

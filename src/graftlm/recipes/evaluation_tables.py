@@ -67,7 +67,9 @@ def _task_table(tasks: Sequence[TaskResult]) -> Table:
 
 
 def _other(metric: str, value: float) -> str:
-    return f"{value:,.2f}" if metric.endswith("perplexity") else number(metric, value)
+    if not metric.endswith("perplexity"):
+        return number(metric, value)
+    return f"{value:,.2f}" if value < 1e6 else f"{value:.3g}"
 
 
 def _group_table(groups: Sequence[GroupResult]) -> Table:

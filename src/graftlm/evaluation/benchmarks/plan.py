@@ -18,7 +18,8 @@ class PlannedTask:
     """A task as it will be run.
 
     Attributes:
-        name: in results: the file's own, with the shots where two suites ask for different numbers.
+        name: in results: the file's own, with the shots where two suites ask for different numbers, and "part" where
+            one of them asks for some sub-tasks only.
         subjects: only these sub-tasks; all when None.
     """
 
@@ -125,14 +126,15 @@ def _member(member: Member, path: Path, wish: _Wish, above: tuple[str, ...]) -> 
 
 
 def _result_names(keys: list[tuple[str, int, tuple[str, ...] | None]]) -> dict[tuple[str, int, object], str]:
-    """The task's own name; with the shots, or a number, where several runs of one task would share it."""
+    """The task's own name; with the shots, or "part", where several runs of one task would share it."""
     names: dict[tuple[str, int, object], str] = {}
     for key in keys:
-        name, shots, _ = key
+        name, shots, subjects = key
         alike = [other for other in keys if other[0] == name]
-        shown = name if len(alike) == 1 else f"{name}_{shots}shot"
+        shown = name if len({other[1] for other in alike}) == 1 else f"{name}_{shots}shot"
+        shown += "_part" if subjects is not None and len(alike) > 1 else ""
         while shown in names.values():
-            shown += "_part"
+            shown += "_2"
         names[key] = shown
     return names
 

@@ -116,6 +116,11 @@ def test_one_task_with_two_numbers_of_shots_runs_twice(suite: str, tmp_path: Pat
     assert [task.name for task in plan.tasks] == ["of8_2shot", "of8_1shot"]
     assert [member.what.name for member in plan.suites[0].members] == ["of8_2shot", "of8_1shot", "of8_2shot"]
     assert [task.shots for task in make_plan([twice], shots=0).tasks] == [0]
+    parts = ["of8", {"task": "of8", "subjects": ["a"]}, {"task": "of8", "subjects": ["b"]}]
+    plan = make_plan([write(tmp_path, name="parts", members=parts)])
+    assert [task.name for task in plan.tasks] == ["of8", "of8_part", "of8_part_2"]
+    runs = {task.name: run_sheet(oracle(), prepare(task, Source(tmp_path))) for task in plan.tasks}
+    assert [one.result.n for one in runs.values()] == [800, 100, 700]
 
 
 def test_the_mean_of_sub_tasks(suite: str, tmp_path: Path) -> None:
