@@ -323,6 +323,32 @@ def world(
     show_world(name, part, count)
 
 
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="as elsewhere; or dummy:random, dummy:oracle, dummy:first")] = "",
+    suites: Annotated[list[str] | None, typer.Argument(help="suites or tasks: names, or .yaml files")] = None,
+    against: Annotated[str | None, typer.Option(help="a model to compare with, as the base of this one")] = None,
+    data: Annotated[Path | None, typer.Option(help="folder of the tests' data; else $GRAFT_EVAL_DATA, or here")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first so many items of each sub-task")] = None,
+    shots: Annotated[int | None, typer.Option(min=0, help="solved examples before each question")] = None,
+    seed: Annotated[int, typer.Option(help="of examples that are drawn, and of sampled answers")] = 0,
+    template: Annotated[str | None, typer.Option(help="chat template: own, or a named one; none by default")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file; ./results/MODEL--SUITES.json by default")] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="read tests that are not here from the Hugging Face hub")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="run the Python beside a task file (!function)")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="name the suites, and what of their data is here")] = False,
+) -> None:
+    """Published tests: a model's scores with intervals, or two models side by side."""
+    from graftlm.recipes.evaluating import Conditions, Source, data_root, evaluate_models, list_suites
+
+    root = data_root(data)
+    if listed:
+        list_suites(root)
+        return
+    conditions = Conditions(Source(root, hub), limit, shots, seed, template)
+    evaluate_models(model, suites or [], conditions, against=against, out=out, trust=trust)
+
+
 leaderboard = typer.Typer(help="Keep results, rank models, write the ranking as a page.", no_args_is_help=True)
 app.add_typer(leaderboard, name="leaderboard")
 Store = Annotated[Path, typer.Option(help="the leaderboard's file")]

@@ -7,7 +7,7 @@ by the same code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,10 +89,7 @@ def estimate(scores: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> Es
     Raises:
         ValueError: no item, or denominators that sum to zero.
     """
-    value = _defined(scores)
-    [samples] = _resample([scores], resamples, seed)
-    low, high = _interval(samples)
-    return Estimate(value=value, low=low, high=high, n=len(scores))
+    return resampled(scores, resamples=resamples, seed=seed).estimate(len(scores))
 
 
 def estimate_mean(systems: Sequence[Scores], *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
@@ -124,14 +121,14 @@ def pooled_difference(
 ) -> Difference:
     """The mean over tasks of the paired differences; items are resampled inside each task."""
     before, after = paired_means(pairs, resamples=resamples, seed=seed)
-    low, high = _interval(after.samples - before.samples)
-    return Difference(
-        value=after.value - before.value,
-        low=low,
-        high=high,
-        p=_two_sided_p(after.samples - before.samples),
-        n=sum(len(scores) for scores, _ in pairs),
-    )
+    return difference(before, after, sum(len(scores) for scores, _ in pairs))
+
+
+def difference(before: Mean, after: Mean, n: int) -> Difference:
+    """How much one mean exceeds another, both over the same draws of n items."""
+    samples_R = after.samples - before.samples
+    low, high = _interval(samples_R)
+    return Difference(value=after.value - before.value, low=low, high=high, p=_two_sided_p(samples_R), n=n)
 
 
 def pooled_ratio(
@@ -152,6 +149,32 @@ class Mean:
 
     value: float
     samples: Floats
+
+    def estimate(self, n: int) -> Estimate:
+        """With its interval, over n items."""
+        low, high = _interval(self.samples)
+        return Estimate(value=self.value, low=low, high=high, n=n)
+
+    def mapped(self, change: Callable[[Floats], Floats]) -> Mean:
+        """The value and every resample changed alike."""
+        return Mean(float(change(np.array([self.value]))[0]), change(self.samples))
+
+
+def resampled(scores: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> Mean:
+    """The metric and its resamples; scores of as many items are drawn alike, so that their differences are paired.
+
+    Raises:
+        ValueError: no item, or denominators that sum to zero.
+    """
+    return Mean(_defined(scores), _resample([scores], resamples, seed)[0])
+
+
+def mean_of(means: Sequence[Mean]) -> Mean:
+    """The plain mean of several, each resampled on its own."""
+    if not means:
+        raise ValueError("nothing to take a mean over")
+    samples_R = np.mean([one.samples for one in means], axis=0)
+    return Mean(float(np.mean([one.value for one in means])), samples_R)
 
 
 def paired_means(

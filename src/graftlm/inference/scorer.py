@@ -91,7 +91,7 @@ def _check(
         if not all(len(option) for option in options):
             raise DataError("an option has no tokens", where=where, fix="remove it")
         longest = len(context) + max((len(option) for option in options), default=0)
-        if limit is not None and longest > limit:
+        if limit is not None and longest > limit + 1:  # the last token is predicted, never read
             reason = f"context and option have {longest} tokens, the model {limit} positions"
             raise DataError(reason, where=where, fix="shorten the context")
 

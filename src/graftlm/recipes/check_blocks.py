@@ -16,6 +16,7 @@ from graftlm.evaluation.metrics import split_words
 from graftlm.recipes.findings import CheckResult
 from graftlm.recipes.schema import Block, Recipe
 from graftlm.recipes.sources import read_source
+from graftlm.recipes.suite_sheets import recipe_sheets
 from graftlm.recipes.tokenise import Form, TokenisedBlock
 
 COMPARED = 2000
@@ -137,6 +138,14 @@ def check_leaks(found: CheckResult, recipe: Recipe, compared: dict[str, list[str
                     f"{share:.1%} of the items stand in data.{block}, as “{longest[:80]}”",
                     "take these items out of the training data, or read this score with care",
                 )
+
+
+def check_suites(found: CheckResult, recipe: Recipe) -> None:
+    """Published tests that cannot be read."""
+    try:
+        recipe_sheets(recipe)
+    except GraftError as error:
+        found.error("suites", f"{error.where}: {error.reason}" if error.where else error.reason, error.fix or "")
 
 
 def example(blocks: dict[str, TokenisedBlock], tokenizer: Tokenizer) -> list[tuple[str, bool]]:

@@ -66,6 +66,15 @@ class TaskSettings(Source):
     max_new_tokens: int = Field(32, gt=0)
 
 
+class SuiteSettings(Part):
+    """Published tests, as `graft eval` runs them."""
+
+    names: list[str] = Field(min_length=1, description="suites or tasks: names, or .yaml files")
+    data: str | None = Field(None, description="folder of the tests' data; $GRAFT_EVAL_DATA by default")
+    limit: int | None = Field(None, gt=0, description="only the first so many items of each sub-task")
+    shots: int | None = Field(None, ge=0, description="solved examples before each question; as each test has it")
+
+
 class NewBase(Part):
     """A model from nothing: its architecture, and the blocks that its tokenizer is trained on."""
 
@@ -114,6 +123,7 @@ class Recipe(Part):
     data: dict[str, Block]
     stages: dict[str, Stage]
     evaluation: dict[str, TaskSettings] = Field(default_factory=dict)
+    suites: SuiteSettings | None = Field(None, description="published tests, beside `evaluation`")
     samples_in_report: int = Field(6, ge=0)
 
     @model_validator(mode="after")
