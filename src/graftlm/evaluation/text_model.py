@@ -53,6 +53,10 @@ class TextModel:
         self._limit = max_length or position_limit(model)
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self._blanks = blank_config(model)
+        if self._blanks is not None:
+            self._limit = self._limit and self._limit - 2  # a mark and the answer's start stand behind the context
+            if self._blanks.eop_token_id is not None:
+                self._stop_ids |= {self._blanks.eop_token_id}
         first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         if first is None:
             raise ModelError("the tokenizer has neither bos nor eos", fix="a text needs a token to begin after")

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from graftlm.core.errors import ModelError
 from graftlm.data.templates import named_template
 from graftlm.evaluation.text_model import TextModel, chat_frame, rolling_windows, text_model
 from graftlm.evaluation.text_subject import Open, Options, Passage, Writing
+from graftlm.models import families as families
 from graftlm.models.trunk import prepare_trunk
 from tests.parity.harness.rows import POSITIONS, model, tokenizer
 
@@ -71,8 +72,8 @@ def test_a_bos_is_added_once() -> None:
     subject = text_model(model(), words)
     plain = words("the cat", add_special_tokens=False)["input_ids"]
     assert subject.encode_pairs([("the", " cat"), ("<s>the", " cat")]) == [([0, *plain[:-1]], plain[-1:])] * 2
-    [(first, _)] = rolling_windows(plain, 0, None)
-    assert first == [0]
+    found = subject.text_likelihoods([Passage("the cat sat")], lambda _: None)
+    assert found == pytest.approx(text_model(model(), tokenizer()).text_likelihoods([Passage("the cat sat")], print))
 
 
 def test_likelihoods_are_those_of_a_full_pass(subject: TextModel, network: Any) -> None:
@@ -144,6 +145,21 @@ def test_answers_end_where_they_should(subject: TextModel) -> None:
     assert len(set(several[0])) > 1
     with pytest.raises(ModelError, match="256 positions"):
         subject.completions(prompts, Writing((), POSITIONS), lambda _: None)
+
+
+def test_a_model_that_fills_blanks_answers_behind_a_mark(words: Any) -> None:
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(
+        "glm130b", vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, mask_token_id=3,
+        smask_token_id=4, gmask_token_id=5, sop_token_id=6, eop_token_id=7, tie_word_embeddings=False,
+    )  # fmt: skip
+    filler = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    asked = options(("the cat", " sat on"), ("the cat", " sang"))
+    [row] = text_model(filler, words).continuation_likelihoods([asked], lambda _: None)
+    for one, continuation in zip(row, asked.continuations, strict=True):
+        context = [*words("the cat")["input_ids"], 5, 6]
+        tail = words("the cat" + continuation)["input_ids"][len(context) - 2 :]
+        assert one.log_p == pytest.approx(naive(filler, context, tail), abs=1e-4)
 
 
 def test_a_question_in_a_chat(words: Any) -> None:

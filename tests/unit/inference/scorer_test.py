@@ -71,12 +71,6 @@ def test_one_token_options_need_one_pass(model: LlamaForCausalLM) -> None:
     assert b.log_probability == pytest.approx(naive(model, [1, 2, 3], [66])[0], abs=1e-4)
 
 
-def test_the_last_token_needs_no_position(model: LlamaForCausalLM) -> None:
-    context, option = [3] * 100 + [5] * 27, [7, 9]
-    [[score]] = score_choices(model, [context], [[option]], pad_id=0)
-    assert score.log_probability == pytest.approx(naive(model, context, option)[0], abs=1e-4)
-
-
 def test_empty_parts_are_refused(model: LlamaForCausalLM) -> None:
     with pytest.raises(DataError, match="item 1: the context"):
         score_choices(model, [[1], []], [[[2]], [[2]]], pad_id=0)
@@ -87,6 +81,12 @@ def test_empty_parts_are_refused(model: LlamaForCausalLM) -> None:
     with pytest.raises(ValueError, match="2 contexts"):
         score_choices(model, [[1], [2]], [[[2]]], pad_id=0)
     assert score_choices(model, [[1], [2]], [[], [[3]]], pad_id=0)[0] == []
+
+
+def test_the_last_token_needs_no_position(model: LlamaForCausalLM) -> None:
+    context, option = [3] * 100 + [5] * 27, [7, 9]
+    [[score]] = score_choices(model, [context], [[option]], pad_id=0)
+    assert score.log_probability == pytest.approx(naive(model, context, option)[0], abs=1e-4)
 
 
 @pytest.mark.parametrize("budget", [64, 10_000])

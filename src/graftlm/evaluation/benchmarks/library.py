@@ -73,6 +73,6 @@ def find_file(name: str, beside: Path | None = None) -> Path:
     raise DataError(f"there is no task or suite `{name}`", fix=fix)
 
 
-def as_tree(file: TaskFile | SuiteFile) -> dict[str, Any]:
-    """What the file says, defaults left out: hashed into results."""
-    return file.model_dump(mode="json", exclude_defaults=True)
+def as_tree(file: TaskFile) -> dict[str, Any]:
+    """What the file says that changes a score, defaults left out: hashed into results."""
+    return file.model_dump(mode="json", exclude_defaults=True, exclude={"title", "source"})
