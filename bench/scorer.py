@@ -1,0 +1,201 @@
+"""The scorer on MMLU with five examples, beside lm-evaluation-harness' `hf` backend.
+
+    python bench/scorer.py --peer-python PYTHON_WITH_LM_EVAL --receipt bench/receipts/scorer.json
+    python bench/scorer.py --shape 7b --device cuda --peer-python PYTHON_WITH_LM_EVAL
+
+The requests are those of lm-eval's MMLU: description, five examples, the question, and one of four letters. `rootstock`
+is graft's own small model, all others have random weights; all have rootstock's tokenizer. Both sides get the same
+weights from the same folder and the same tokens, encoded before the clock runs. The peer's batch size is the best of
+--batches on a part of the questions. Then both score all questions by turns; medians. On a CPU the rate is of processor
+seconds with --threads threads, which other work on the machine does not blur; on a GPU of seconds. fp32 on a CPU, bf16
+on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from receipt import finish
+from transformers import LlamaConfig, LlamaForCausalLM
+from workload import SHAPES
+
+from graftlm.inference.scorer import score_choices
+from graftlm.models.loading import ROOTSTOCK, load_model, load_tokenizer
+
+LETTERS = "ABCD"
+SUBJECTS = ("business_ethics", "global_facts", "international_law", "management")
+RANDOM = SHAPES | {
+    "100m": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12,
+             "num_key_value_heads": 12, "vocab_size": 32000, "tie_word_embeddings": True},
+    "1b": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32,
+           "num_key_value_heads": 4, "vocab_size": 32000},
+}  # fmt: skip
+POSITIONS = 4096
+Request = tuple[str, str]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("GRAFT_DATA", "../shared/data")))
+    parser.add_argument("--subjects", nargs="+", default=SUBJECTS)
+    parser.add_argument("--shape", choices=[ROOTSTOCK, *RANDOM], default=ROOTSTOCK)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batches", nargs="+", default=["auto", "8", "32"], help="of the peer")
+    parser.add_argument("--stride", type=int, default=10, help="every so many questions choose the peer's batch size")
+    parser.add_argument("--peer-python", default=os.environ.get("GRAFT_PEER_PYTHON"), help="an interpreter with lm-eval")
+    parser.add_argument("--receipt", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    requests = [request for subject in options.subjects for request in mmlu(options.data / "eval/mmlu", subject)]
+    with tempfile.TemporaryDirectory() as scratch:
+        write_model(options.shape, options.device, Path(scratch))
+        measure(options, requests, Path(scratch))
+
+
+def measure(options: argparse.Namespace, requests: list[Request], folder: Path) -> None:
+    dtype = "bfloat16" if options.device == "cuda" else "float32"
+    model = load_model(str(folder), dtype=getattr(torch, dtype), device=torch.device(options.device)).eval()
+    clock = "seconds" if options.device == "cuda" else "processor"
+    items = len(requests) // len(LETTERS)
+    peer = Peer(options, requests, folder, dtype) if options.peer_python else None
+    if peer is None:
+        print("no peer: give --peer-python, an interpreter that has lm-eval")
+    tokens = peer.tokens if peer else encoded(requests, folder)
+    contexts = [before for before, _ in tokens[:: len(LETTERS)]]
+    continuations = [
+        [after for _, after in tokens[first : first + len(LETTERS)]] for first in range(0, len(tokens), len(LETTERS))
+    ]
+    score_choices(model, contexts[:4], continuations[:4], pad_id=0)  # warm
+    tried = {batch: peer.score(batch, options.stride)[clock] for batch in options.batches} if peer else {}
+    best = min(tried, key=lambda batch: tried[batch]) if peer else ""
+    times: dict[str, list[float]] = {"ours": [], "lm-eval": []}
+    theirs: dict[str, Any] = {}
+    ours: list[float] = []
+    for _ in range(options.rounds):
+        began, spent = time.perf_counter(), time.process_time()
+        scores = score_choices(model, contexts, continuations, pad_id=0)
+        taken = {"seconds": time.perf_counter() - began, "processor": time.process_time() - spent}
+        times["ours"].append(taken[clock])
+        ours = [score.log_probability for row in scores for score in row]
+        if peer:
+            theirs = peer.score(best, 1)
+            times["lm-eval"].append(theirs[clock])
+            print(f"ours {times['ours'][-1]:.2f} s, lm-eval {times['lm-eval'][-1]:.2f} s", flush=True)
+    rate = {name: items / statistics.median(some) for name, some in times.items() if some}
+    table = [(f"{options.shape}, {items} questions", "items/s", f"{clock} s")]
+    table += [(name, f"{speed:.2f}", f"{items / speed:.2f}") for name, speed in rate.items()]
+    result: dict[str, Any] = {
+        "bench": f"scorer {options.shape}", "device": options.device, "dtype": dtype, "threads": options.threads,
+        "subjects": list(options.subjects), "items": items, "clock": clock, "times": times, "items_s": rate,
+        "tokens": {"asked": sum(len(before) + len(after) - 1 for before, after in tokens)},
+    }  # fmt: skip
+    if peer:
+        away = [abs(one - float(other)) for one, (other, _) in zip(ours, theirs["found"], strict=True)]
+        same = [choice(ours, n) == choice([p for p, _ in theirs["found"]], n) for n in range(items)]
+        ratio = rate["ours"] / rate["lm-eval"]
+        table += [("ratio", f"{ratio:.2f}", ""), (f"lm-eval's batch size {best}, of {', '.join(tried)}", "", "")]
+        table += [("largest |Δ log p|", f"{max(away):.1e}", ""), ("equal choices", f"{sum(same) / items:.1%}", "")]
+        result |= {"ratio": ratio, "tried": tried, "batch": best, "peer": f"lm_eval {peer.version}"}
+        result |= {"largest_difference": max(away), "equal_choices": sum(same) / items}
+        peer.close()
+    finish(result, table, options.receipt)
+
+
+def choice(log_ps: list[float], item: int) -> int:
+    four = log_ps[item * len(LETTERS) : (item + 1) * len(LETTERS)]
+    return four.index(max(four))
+
+
+def mmlu(folder: Path, subject: str) -> list[Request]:
+    """(context, continuation) of each letter of each question."""
+    examples, questions = (read(folder / part / f"{subject}_{part}.csv") for part in ("dev", "test"))
+    header = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
+    header += "".join(f"{ask(row)} {LETTERS[int(row['answer'])]}\n\n" for row in examples[:5])
+    return [(header + ask(row), f" {letter}") for row in questions for letter in LETTERS]
+
+
+def read(file: Path) -> list[dict[str, str]]:
+    if not file.is_file():
+        raise SystemExit(f"{file} is absent; give --data, a folder that has eval/mmlu/dev and test")
+    with file.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def ask(row: dict[str, str]) -> str:
+    choices = "".join(f"{letter}. {row[f'choice{n}']}\n" for n, letter in enumerate(LETTERS))
+    return f"{row['question'].strip()}\n{choices}Answer:"
+
+
+def write_model(shape: str, device: str, folder: Path) -> None:
+    """The model, with room for five examples, and the tokenizer."""
+    if shape == ROOTSTOCK:
+        model = load_model(ROOTSTOCK, dtype=torch.float32, device=torch.device("cpu"))
+        model.config.max_position_embeddings = POSITIONS
+    else:
+        torch.manual_seed(0)
+        torch.set_default_dtype(torch.bfloat16 if device == "cuda" else torch.float32)
+        with torch.device(device):
+            model = LlamaForCausalLM(LlamaConfig(**RANDOM[shape], max_position_embeddings=POSITIONS))
+        torch.set_default_dtype(torch.float32)
+    model.save_pretrained(folder)
+    load_tokenizer(ROOTSTOCK).save_pretrained(folder)
+
+
+def encoded(requests: list[Request], folder: Path) -> list[tuple[list[int], list[int]]]:
+    """Tokens of each request as lm-eval makes them: of the whole, cut where the context's own end."""
+    tokenizer = load_tokenizer(str(folder))
+    befores = tokenizer([context for context, _ in requests])["input_ids"]
+    wholes = tokenizer([context + option for context, option in requests])["input_ids"]
+    return [(before, whole[len(before) :]) for before, whole in zip(befores, wholes, strict=True)]
+
+
+class Peer:
+    """lm-eval in a process of its own, which waits while ours runs."""
+
+    def __init__(self, options: argparse.Namespace, requests: list[Request], folder: Path, dtype: str) -> None:
+        file = folder / "requests.json"
+        file.write_text(json.dumps(requests), encoding="utf-8")
+        script = Path(__file__).parent / "peers/lm_eval.py"
+        command = [options.peer_python, str(script), str(folder), str(file), options.device, dtype, str(options.threads)]
+        environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        first = self._read()
+        self.version, self.tokens = first["version"], first["tokens"]
+
+    def score(self, batch: str, stride: int) -> dict[str, Any]:
+        """What every `stride`-th question took, and its requests' scores."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{batch} {stride}\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        sys.exit("the peer failed; is lm-eval installed in its interpreter?")
+
+
+if __name__ == "__main__":
+    main()
