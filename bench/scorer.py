@@ -6,9 +6,10 @@
 The requests are those of lm-eval's MMLU: description, five examples, the question, and one of four letters. `rootstock`
 is graft's own small model, all others have random weights; all have rootstock's tokenizer. Both sides get the same
 weights from the same folder and the same tokens, encoded before the clock runs. The peer's batch size is the best of
---batches on a part of the questions. Then both score all questions by turns; medians. On a CPU the rate is of processor
-seconds with --threads threads, which other work on the machine does not blur; on a GPU of seconds. fp32 on a CPU, bf16
-on a GPU.
+--batches on every tenth question. Then both score the questions by turns; medians. What is shared makes ours faster the
+more questions there are, the peer's rate does not depend on them: with --peer-stride N it scores every N-th only. On a
+CPU the rate is of processor seconds with --threads threads, which other work on the machine does not blur; on a GPU of
+seconds. fp32 on a CPU, bf16 on a GPU.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batches", nargs="+", default=["auto", "8", "32"], help="of the peer")
-    parser.add_argument("--stride", type=int, default=10, help="every so many questions choose the peer's batch size")
+    parser.add_argument("--peer-stride", type=int, default=1, help="the peer scores every so many questions")
     parser.add_argument("--peer-python", default=os.environ.get("GRAFT_PEER_PYTHON"), help="an interpreter with lm-eval")
     parser.add_argument("--receipt", type=Path)
     options = parser.parse_args()
@@ -79,7 +81,7 @@ def measure(options: argparse.Namespace, requests: list[Request], folder: Path) 
         [after for _, after in tokens[first : first + len(LETTERS)]] for first in range(0, len(tokens), len(LETTERS))
     ]
     score_choices(model, contexts[:4], continuations[:4], pad_id=0)  # warm
-    tried = {batch: peer.score(batch, options.stride)[clock] for batch in options.batches} if peer else {}
+    tried = {batch: peer.score(batch, 10)[clock] for batch in options.batches} if peer else {}
     best = min(tried, key=lambda batch: tried[batch]) if peer else ""
     times: dict[str, list[float]] = {"ours": [], "lm-eval": []}
     theirs: dict[str, Any] = {}
@@ -91,32 +93,36 @@ def measure(options: argparse.Namespace, requests: list[Request], folder: Path) 
         times["ours"].append(taken[clock])
         ours = [score.log_probability for row in scores for score in row]
         if peer:
-            theirs = peer.score(best, 1)
+            theirs = peer.score(best, options.peer_stride)
             times["lm-eval"].append(theirs[clock])
             print(f"ours {times['ours'][-1]:.2f} s, lm-eval {times['lm-eval'][-1]:.2f} s", flush=True)
-    rate = {name: items / statistics.median(some) for name, some in times.items() if some}
+    counts = {"ours": items, "lm-eval": len(theirs.get("numbers", ())) // len(LETTERS)}
+    rate = {name: counts[name] / statistics.median(some) for name, some in times.items() if some}
     table = [(f"{options.shape}, {items} questions", "items/s", f"{clock} s")]
-    table += [(name, f"{speed:.2f}", f"{items / speed:.2f}") for name, speed in rate.items()]
+    table += [(name, f"{speed:.2f}", f"{counts[name] / speed:.2f}") for name, speed in rate.items()]
     result: dict[str, Any] = {
         "bench": f"scorer {options.shape}", "device": options.device, "dtype": dtype, "threads": options.threads,
-        "subjects": list(options.subjects), "items": items, "clock": clock, "times": times, "items_s": rate,
+        "subjects": list(options.subjects), "items": counts, "clock": clock, "times": times, "items_s": rate,
         "tokens": {"asked": sum(len(before) + len(after) - 1 for before, after in tokens)},
     }  # fmt: skip
     if peer:
-        away = [abs(one - float(other)) for one, (other, _) in zip(ours, theirs["found"], strict=True)]
-        same = [choice(ours, n) == choice([p for p, _ in theirs["found"]], n) for n in range(items)]
+        pairs = [(ours[n], float(other)) for n, (other, _) in zip(theirs["numbers"], theirs["found"], strict=True)]
+        away = [abs(one - other) for one, other in pairs]
+        both = [choices(side) for side in zip(*pairs, strict=True)]
+        same = [one == other for one, other in zip(*both, strict=True)]
         ratio = rate["ours"] / rate["lm-eval"]
         table += [("ratio", f"{ratio:.2f}", ""), (f"lm-eval's batch size {best}, of {', '.join(tried)}", "", "")]
-        table += [("largest |Δ log p|", f"{max(away):.1e}", ""), ("equal choices", f"{sum(same) / items:.1%}", "")]
+        table += [("largest |Δ log p|", f"{max(away):.1e}", ""), ("equal choices", f"{sum(same) / len(same):.1%}", "")]
         result |= {"ratio": ratio, "tried": tried, "batch": best, "peer": f"lm_eval {peer.version}"}
-        result |= {"largest_difference": max(away), "equal_choices": sum(same) / items}
+        result |= {"largest_difference": max(away), "equal_choices": sum(same) / len(same)}
         peer.close()
     finish(result, table, options.receipt)
 
 
-def choice(log_ps: list[float], item: int) -> int:
-    four = log_ps[item * len(LETTERS) : (item + 1) * len(LETTERS)]
-    return four.index(max(four))
+def choices(log_ps: Sequence[float]) -> list[int]:
+    """The likeliest letter of each question."""
+    fours = [log_ps[first : first + len(LETTERS)] for first in range(0, len(log_ps), len(LETTERS))]
+    return [max(range(len(four)), key=four.__getitem__) for four in fours]
 
 
 def mmlu(folder: Path, subject: str) -> list[Request]:

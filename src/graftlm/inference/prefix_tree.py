@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, zip_longest
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor
 from graftlm.models.token_tree import TokenTree
 
 Ids = np.ndarray
+KEPT = 16
+"""Fewer tokens are not kept for the next row but run again."""
 WORTH = 32
 """A common beginning is a node of its own if it saves at least one in so many of the tokens behind it. Each node costs
 all that descends from it another pass of attention; a first word that a few of 100 questions share is not worth it."""
@@ -60,26 +63,53 @@ class _Node:
     place: int  # of that token in the row
 
 
+@dataclass(frozen=True)
+class _Row:
+    """Different sequences side by side in their order.
+
+    Attributes:
+        owners: the numbers of the requests of each.
+        common: tokens that each shares with the one before it.
+        known: tokens that the first shares with the row before, and that run there.
+    """
+
+    sequences: list[Ids]
+    owners: list[list[int]]
+    common: list[int]
+    known: int
+
+
 def pack_requests(requests: Sequence[Request], batch_tokens: int) -> Iterator[PackedRequests]:
     """Rows of about `batch_tokens` tokens; a request that is longer gets a row of its own.
 
-    What a row's requests share with those of the row before runs again.
+    What the sequences of a row share with those of the row before is kept from there, if it is not scored.
     """
     owners: dict[bytes, list[int]] = {}
     for number, request in enumerate(requests):
         owners.setdefault(request.tokens[:-1].astype(">u4").tobytes(), []).append(number)  # bytes sort as numbers do
     keys = sorted(owners)
     sequences = [np.frombuffer(key, ">u4").astype(np.int64) for key in keys]
-    common = [0, *(_common(one, other) for one, other in zip(sequences, sequences[1:], strict=False))]
-    first, filled = 0, 0
-    for place, sequence in enumerate(sequences):
-        added = len(sequence) - (common[place] if place > first else 0)
-        if place > first and filled + added > batch_tokens:
-            yield _pack(requests, [owners[key] for key in keys[first:place]], sequences[first:place], common[first:place])
-            first, filled, added = place, 0, len(sequence)
+    common = [0, *(_common(one, other) for one, other in pairwise(sequences))]
+    rows = []
+    for first, last in _cuts([len(some) for some in sequences], common, batch_tokens):
+        members = [owners[key] for key in keys[first:last]]
+        unscored = min(requests[number].context for some in members for number in some) - 1
+        known = min(common[first], unscored)
+        rows.append(_Row(sequences[first:last], members, common[first:last], known if known >= KEPT else 0))
+    for row, following in zip_longest(rows, rows[1:]):
+        yield _pack(requests, row, following.known if following else 0)
+
+
+def _cuts(lengths: list[int], common: list[int], batch_tokens: int) -> list[tuple[int, int]]:
+    """Stretches that add about `batch_tokens` tokens each to what came before."""
+    edges, filled = [0], 0
+    for place, length in enumerate(lengths):
+        added = length - common[place]
+        if filled and filled + added > batch_tokens:
+            edges.append(place)
+            filled = 0
         filled += added
-    if keys:
-        yield _pack(requests, [owners[key] for key in keys[first:]], sequences[first:], common[first:])
+    return list(pairwise([*edges, len(lengths)])) if lengths else []
 
 
 def _common(one: Ids, other: Ids) -> int:
@@ -89,12 +119,14 @@ def _common(one: Ids, other: Ids) -> int:
     return int(differs.argmax()) if differs.any() else length
 
 
-def _pack(
-    requests: Sequence[Request], owners: list[list[int]], sequences: list[Ids], common: list[int]
-) -> PackedRequests:
-    nodes, ends, tokens, positions = _grow(sequences, common)
+def _pack(requests: Sequence[Request], row: _Row, kept: int) -> PackedRequests:
+    """
+    Args:
+        kept: tokens of its last sequence that the next row begins with.
+    """
+    nodes, ends, tokens, positions = _grow(row)
     numbers, starts, places, targets = [], [0], [], []
-    for end, some in zip(ends, owners, strict=True):
+    for end, some in zip(ends, row.owners, strict=True):
         for number in some:
             request = requests[number]
             numbers.append(number)
@@ -102,29 +134,28 @@ def _pack(
             targets.append(request.tokens[request.context :])
             starts.append(starts[-1] + len(targets[-1]))
     scored_U, place_S = np.unique(np.concatenate(places), return_inverse=True)
+    tree = TokenTree(
+        torch.from_numpy(np.concatenate(tokens)[row.known :]),
+        torch.from_numpy(np.concatenate(positions)[row.known :]),
+        [len(some) for some in tokens],
+        [node.parent for node in nodes],
+        row.known,
+        torch.from_numpy(_places(nodes, ends[-1], 0, kept)) if kept else None,
+    )
     return PackedRequests(
         numbers,
-        TokenTree(
-            torch.from_numpy(np.concatenate(tokens)),
-            torch.from_numpy(np.concatenate(positions)),
-            [len(some) for some in tokens],
-            [node.parent for node in nodes],
-        ),
-        torch.from_numpy(scored_U),
+        tree,
+        torch.from_numpy(scored_U - row.known),
         torch.from_numpy(place_S.reshape(-1)),
-        torch.from_numpy(np.concatenate(targets).astype(np.int64)),
+        torch.from_numpy(np.concatenate(targets)),
         np.array(starts[:-1]),
     )
 
 
-def _grow(sequences: list[Ids], common: list[int]) -> tuple[list[_Node], list[int], list[Ids], list[Ids]]:
+def _grow(row: _Row) -> tuple[list[_Node], list[int], list[Ids], list[Ids]]:
     """The nodes in the order of the row, the node in which each sequence ends, and the tokens and positions of each
-    node.
-
-    Args:
-        sequences: sorted, all different.
-        common: tokens that each shares with the one before it.
-    """
+    node. What is known are whole nodes, the first ones."""
+    sequences, common = row.sequences, row.common
     nodes: list[_Node] = []
     ends = [-1] * len(sequences)
     tokens: list[Ids] = []
@@ -134,6 +165,8 @@ def _grow(sequences: list[Ids], common: list[int]) -> tuple[list[_Node], list[in
     while stretches:
         first, last, begin, parent = stretches.pop()
         until = min(common[first + 1 : last], default=len(sequences[first]))
+        if first == 0 and begin < row.known < until:
+            until = row.known
         if until > begin:
             nodes.append(_Node(parent, begin, place))
             tokens.append(sequences[first][begin:until])
@@ -153,7 +186,7 @@ def _children(
     and every other sequence alone."""
     found = []
     edges = [first, *(place for place in range(first + 1, last) if common[place] == begin), last]
-    for one, other in zip(edges, edges[1:], strict=False):
+    for one, other in pairwise(edges):
         until = min(common[one + 1 : other], default=begin)
         behind = sum(len(sequence) - until for sequence in sequences[one:other])
         if (until - begin) * (other - one - 1) * WORTH >= behind:

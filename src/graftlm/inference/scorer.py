@@ -21,14 +21,14 @@ from graftlm.inference.blanks import blank_config
 from graftlm.inference.cached import evaluation_mode, position_limit
 from graftlm.inference.cached_scorer import Found, score_cached
 from graftlm.inference.prefix_tree import PackedRequests, Request, pack_requests
-from graftlm.models.token_tree import takes_trees, tree_states
+from graftlm.models.token_tree import KeptStates, takes_trees, tree_states
 from graftlm.models.trunk import attention_window, causal_lm, output_head, prepare_trunk
 from graftlm.ops.cross_entropy import shared_statistics
 
 Key = tuple[tuple[int, ...], tuple[int, ...]]
 """A context and one of its continuations."""
 
-CPU_ROW = 4096
+CPU_ROW = 2048
 """Tokens of a row on a CPU, at most: longer rows are slower there, their activations leave the caches."""
 
 
@@ -138,9 +138,10 @@ def _batches(
     longest = (attention_window(model) or np.inf) if trees else 0
     short = [key for key in keys if len(key[0]) + len(key[1]) - 1 <= longest]
     requests = [Request(np.array([*context, *option], dtype=np.int64), len(context)) for context, option in short]
+    states = KeptStates()
     on_cpu = next(causal_lm(model).parameters()).device.type == "cpu"
     for packed in pack_requests(requests, min(batch_tokens, CPU_ROW) if on_cpu else batch_tokens):
-        scores = _score_tree(model, packed)
+        scores = _score_tree(model, packed, states)
         yield {short[number]: score for number, score in zip(packed.numbers, scores, strict=True)}
     left: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     for context, option in keys:
@@ -157,9 +158,9 @@ def _batches(
 
 
 @torch.inference_mode()
-def _score_tree(model: nn.Module, packed: PackedRequests) -> list[Found]:
+def _score_tree(model: nn.Module, packed: PackedRequests, states: KeptStates) -> list[Found]:
     """A score for each request of a row, in its order."""
-    hidden_TD = tree_states(model, packed.tree)
+    hidden_TD = tree_states(model, packed.tree, states)
     hidden_UD = hidden_TD[packed.scored_U.to(hidden_TD.device)]
     log_p_S, greedy_S = shared_statistics(hidden_UD, output_head(model), packed.place_S, packed.target_S)
     sums = np.add.reduceat(log_p_S.double().cpu().numpy(), packed.starts)

@@ -82,10 +82,12 @@ def _attention_along_tree(
         raise NotImplementedError("attention along a tree has no score capping, sinks or biases")
     if getattr(module, "graft_prefix", None) is not None:
         raise NotImplementedError("attention along a tree has no learnt prefix")
-    layout, window = kwargs["graft_tree"], kwargs.get("sliding_window")
-    if window is not None and window < layout.longest:
-        raise ValueError(f"a path of {layout.longest} tokens is longer than the attention window of {window}")
-    return tree_attention(*(x[0].transpose(0, 1) for x in (query, key, value)), layout, scale=kwargs.get("scaling"))
+    tree, window = kwargs["graft_tree"], kwargs.get("sliding_window")
+    if window is not None and window < tree.layout.longest:
+        raise ValueError(f"a path of {tree.layout.longest} tokens is longer than the attention window of {window}")
+    query_THD, key_TGD, value_TGD = (x[0].transpose(0, 1) for x in (query, key, value))
+    key_KGD, value_KGD = tree.take_in(module, key_TGD, value_TGD)
+    return tree_attention(query_THD, key_KGD, value_KGD, tree.layout, scale=kwargs.get("scaling"))
 
 
 def _attention_with_prefix(

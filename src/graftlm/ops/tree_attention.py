@@ -4,10 +4,11 @@ The row holds the nodes of a tree of tokens, each before its children, so that a
 stretch behind it. A token sees its node up to itself and its node's ancestors. So attention is a causal part inside
 each node, and for each node that has descendants a part of theirs to its tokens, which needs no mask. Parts are softmax
 sums over disjoint keys; their log-sum-exps say how to add them up (as in Hydragen, arXiv 2402.05099). Keys and values
-of a shared prefix are neither computed nor copied twice. Nothing here is differentiated.
+of a shared prefix are neither computed twice nor copied for each sequence. The first nodes may be known from the row
+before: their keys and values stand before those of the row. Nothing here is differentiated.
 
-Shapes: T tokens of the row, N queries, P keys, H query heads, G key/value heads (H a multiple of G), D head size,
-    n nodes of like length, padded to L.
+Shapes: T tokens of the row, K keys (those known and the row's T), N queries, P keys of a node, H query heads, G key/value
+    heads (H a multiple of G), D head size, n nodes of like length, padded to L.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,7 +35,7 @@ class Level:
     """Nodes of one depth that have descendants, for a kernel of variable lengths.
 
     Attributes:
-        query_N, key_P: places in the row of the descendants, and of the nodes' own tokens.
+        query_N, key_P: places of the descendants in the row, and of the nodes' own tokens among the keys.
         query_bounds, key_bounds: [nodes + 1] int32.
         most_queries, most_keys: of one node.
     """
@@ -50,16 +53,18 @@ class TreeLayout:
     """Where the nodes of a packed tree lie, in the forms that the two ways to attend take.
 
     Attributes:
+        known: keys that stand before the row's.
         longest: tokens of the longest path.
-        shared: (start, end, last) of each node with descendants: its tokens are [start, end), theirs [end, last).
-        groups: of nodes of like length, the place of each token [n, L], and whether it is one [n, L].
-        bounds: [nodes + 1] int32, where each node starts; the last entry is T.
-        most: tokens of the longest node.
+        shared: of each node with descendants, the bounds of its tokens among the keys, and of theirs in the row.
+        groups: of the row's nodes of like length, the place of each token [n, L], and whether it is one [n, L].
+        bounds: int32, where each of the row's nodes starts; the last entry is T.
+        most: tokens of the longest of them.
         levels: one for each depth that has descendants; only for a kernel of variable lengths.
     """
 
+    known: int
     longest: int
-    shared: tuple[tuple[int, int, int], ...]
+    shared: tuple[tuple[int, int, int, int], ...]
     groups: tuple[tuple[Tensor, Tensor], ...]
     bounds: Tensor
     most: int
@@ -67,16 +72,16 @@ class TreeLayout:
 
 
 def lay_out_tree(
-    lengths: Sequence[int], parents: Sequence[int], device: torch.device, *, by_level: bool = False
+    lengths: Sequence[int], parents: Sequence[int], device: torch.device, *, known: int = 0, by_level: bool = False
 ) -> TreeLayout:
     """
     Args:
         lengths: tokens of each node, none 0, in the order of the row: a node, then all that descends from it.
         parents: the number of each node's parent; -1 has none.
+        known: tokens of the first nodes, each the only child of the one before, whose keys are known.
         by_level: also for a kernel of variable lengths: what a GPU wants.
     """
-    ends = torch.tensor(lengths).cumsum(0).tolist()
-    starts = [end - length for end, length in zip(ends, lengths, strict=True)]
+    ends = np.cumsum(lengths).tolist()
     lasts, depths, paths = list(ends), [0] * len(ends), list(lengths)
     for node, parent in enumerate(parents):
         if parent >= 0:
@@ -84,36 +89,43 @@ def lay_out_tree(
     for node in reversed(range(len(ends))):
         if parents[node] >= 0:
             lasts[parents[node]] = max(lasts[parents[node]], lasts[node])
-    shared = [node for node in range(len(ends)) if lasts[node] > ends[node]]
-    bounds = torch.tensor([0, *ends], dtype=torch.int32, device=device)
-    by_depth = [[node for node in shared if depths[node] == depth] for depth in range(max(depths) + 1)]
+    shared = {
+        node: (end - lengths[node], end, max(end, known) - known, lasts[node] - known)
+        for node, end in enumerate(ends)
+        if lasts[node] > end
+    }
+    by_depth = [[shared[node] for node in shared if depths[node] == depth] for depth in range(max(depths) + 1)]
+    new = [0, *(end - known for end in ends if end > known)]
+    bounds = torch.tensor(new, dtype=torch.int32, device=device)
     return TreeLayout(
+        known=known,
         longest=max(paths),
-        shared=tuple((starts[node], ends[node], lasts[node]) for node in shared),
+        shared=tuple(shared.values()),
         groups=tuple(documents_of_like_length(bounds)),
         bounds=bounds,
-        most=max(lengths),
-        levels=tuple(_level(nodes, starts, ends, lasts, device) for nodes in by_depth if nodes and by_level),
+        most=max(end - start for start, end in pairwise(new)),
+        levels=tuple(_level(nodes, device) for nodes in by_depth if nodes and by_level),
     )
 
 
 def tree_attention(
-    query_THD: Tensor, key_TGD: Tensor, value_TGD: Tensor, layout: TreeLayout, *, scale: float | None = None
+    query_THD: Tensor, key_KGD: Tensor, value_KGD: Tensor, layout: TreeLayout, *, scale: float | None = None
 ) -> Tensor:
     """[T, H, D]: causal attention along each path of the tree.
 
     Args:
+        key_KGD, value_KGD: those that are known, then those of the row.
         scale: factor on the scores; 1/sqrt(D) when None.
     """
     if torch.is_autocast_enabled(query_THD.device.type):
         kind = torch.get_autocast_dtype(query_THD.device.type)
-        query_THD, key_TGD, value_TGD = (x.to(kind) for x in (query_THD, key_TGD, value_TGD))
+        query_THD, key_KGD, value_KGD = (x.to(kind) for x in (query_THD, key_KGD, value_KGD))
     scale = scale or query_THD.shape[-1] ** -0.5
-    groups = query_THD.shape[1] // key_TGD.shape[1]
+    groups = query_THD.shape[1] // key_KGD.shape[1]
     if groups > 1:  # torch 2.11's kernels have no grouped-query argument
-        key_TGD, value_TGD = (x.repeat_interleave(groups, dim=1) for x in (key_TGD, value_TGD))
-    attend = _by_level if _has_varlen(query_THD, value_TGD) else _by_node
-    return attend(query_THD, key_TGD, value_TGD, layout, scale).to(query_THD.dtype)
+        key_KGD, value_KGD = (x.repeat_interleave(groups, dim=1) for x in (key_KGD, value_KGD))
+    attend = _by_level if _has_varlen(query_THD, value_KGD) else _by_node
+    return attend(query_THD, key_KGD, value_KGD, layout, scale).to(query_THD.dtype)
 
 
 def tree_attention_reference(
@@ -133,43 +145,44 @@ def tree_attention_reference(
     return torch.einsum("hqk,khd->qhd", weights_HTT, value_THD.float()).to(query_THD.dtype)
 
 
-def _level(nodes: list[int], starts: list[int], ends: list[int], lasts: list[int], device: torch.device) -> Level:
-    def places(froms: list[int], tos: list[int]) -> tuple[Tensor, Tensor, int]:
-        counts = torch.tensor([tos[node] - froms[node] for node in nodes])
-        place = torch.cat([torch.arange(froms[node], tos[node]) for node in nodes])
+def _level(nodes: list[tuple[int, int, int, int]], device: torch.device) -> Level:
+    def places(bounds: list[tuple[int, int]]) -> tuple[Tensor, Tensor, int]:
+        counts = torch.tensor([last - first for first, last in bounds])
+        place = torch.cat([torch.arange(first, last) for first, last in bounds])
         return place.to(device), F.pad(counts.cumsum(0), (1, 0)).int().to(device), int(counts.max())
 
-    query_N, query_bounds, most_queries = places(ends, lasts)
-    key_P, key_bounds, most_keys = places(starts, ends)
+    query_N, query_bounds, most_queries = places([(first, last) for _, _, first, last in nodes])
+    key_P, key_bounds, most_keys = places([(start, end) for start, end, _, _ in nodes])
     return Level(query_N, key_P, query_bounds, key_bounds, most_queries, most_keys)
 
 
-def _by_node(query_THD: Tensor, key_THD: Tensor, value_THD: Tensor, layout: TreeLayout, scale: float) -> Tensor:
+def _by_node(query_THD: Tensor, key_KHD: Tensor, value_KHD: Tensor, layout: TreeLayout, scale: float) -> Tensor:
     """Any device: nodes of like length are a padded batch; descendants are slices."""
     T, H, _ = query_THD.shape
-    out_THD = query_THD.new_empty(T, H, value_THD.shape[-1], dtype=torch.float32)
+    out_THD = query_THD.new_empty(T, H, value_KHD.shape[-1], dtype=torch.float32)
     weight_TH = query_THD.new_empty(T, H, dtype=torch.float32)
+    own = query_THD, key_KHD[layout.known :], value_KHD[layout.known :]
     for place_nL, real_nL in layout.groups:
-        q, k, v = (x[place_nL].transpose(1, 2) for x in (query_THD, key_THD, value_THD))
-        part, weight = _attend(q, k, v, scale, causal=True)
+        part, weight = _attend(*(x[place_nL].transpose(1, 2) for x in own), scale, causal=True)
         place_N = place_nL[real_nL]
         out_THD[place_N] = part.transpose(1, 2)[real_nL].float()
         weight_TH[place_N] = weight.transpose(1, 2)[real_nL]
-    for start, end, last in layout.shared:
-        q, k, v = query_THD[end:last], key_THD[start:end], value_THD[start:end]
-        part, weight = _attend(*(x.transpose(0, 1)[None] for x in (q, k, v)), scale, causal=False)
-        _add(out_THD[end:last], weight_TH[end:last], part[0].transpose(0, 1).float(), weight[0].transpose(0, 1))
+    for start, end, first, last in layout.shared:
+        some = query_THD[first:last], key_KHD[start:end], value_KHD[start:end]
+        part, weight = _attend(*(x.transpose(0, 1)[None] for x in some), scale, causal=False)
+        _add(out_THD[first:last], weight_TH[first:last], part[0].transpose(0, 1).float(), weight[0].transpose(0, 1))
     return out_THD
 
 
-def _by_level(query_THD: Tensor, key_THD: Tensor, value_THD: Tensor, layout: TreeLayout, scale: float) -> Tensor:
+def _by_level(query_THD: Tensor, key_KHD: Tensor, value_KHD: Tensor, layout: TreeLayout, scale: float) -> Tensor:
     """A GPU: all nodes are one call of a kernel of variable lengths, and the descendants of each depth another."""
     bounds, most = layout.bounds, layout.most
-    part, weight = _varlen(query_THD, key_THD, value_THD, bounds, bounds, most, most, scale, causal=True)
+    own = query_THD, key_KHD[layout.known :], value_KHD[layout.known :]
+    part, weight = _varlen(*own, bounds, bounds, most, most, scale, causal=True)
     out_THD, weight_TH = part.float(), weight.transpose(0, 1).contiguous()
     for level in layout.levels:
         part, weight = _varlen(
-            query_THD[level.query_N], key_THD[level.key_P], value_THD[level.key_P], level.query_bounds,
+            query_THD[level.query_N], key_KHD[level.key_P], value_KHD[level.key_P], level.query_bounds,
             level.key_bounds, level.most_queries, level.most_keys, scale, causal=False,
         )  # fmt: skip
         out_NHD, weight_NH = out_THD[level.query_N], weight_TH[level.query_N]
