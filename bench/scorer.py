@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batches", nargs="+", default=["auto", "8", "32"], help="of the peer")
     parser.add_argument("--peer-stride", type=int, default=1, help="the peer scores every so many questions")
-    parser.add_argument("--peer-python", default=os.environ.get("GRAFT_PEER_PYTHON"), help="an interpreter with lm-eval")
+    parser.add_argument("--peer-python", default=os.environ.get("GRAFT_PEER_PYTHON"), help="one with lm-eval")
     parser.add_argument("--receipt", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -175,7 +175,8 @@ class Peer:
         file = folder / "requests.json"
         file.write_text(json.dumps(requests), encoding="utf-8")
         script = Path(__file__).parent / "peers/lm_eval.py"
-        command = [options.peer_python, str(script), str(folder), str(file), options.device, dtype, str(options.threads)]
+        command = [options.peer_python, str(script), str(folder), str(file)]
+        command += [options.device, dtype, str(options.threads)]
         environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

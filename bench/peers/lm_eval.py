@@ -4,8 +4,8 @@
 
 Needs lm-eval; run by bench/scorer.py in an interpreter of its own. FOLDER has the model and its tokenizer; the requests
 are [[context, continuation], ...], made into `Instance`s and encoded by its own code before the clock runs. For each
-line "BATCH STRIDE" of the input (BATCH: a number or auto; every STRIDE-th context counts) prints a line of JSON: seconds,
-processor seconds, the numbers of the requests, log p and greedy of each, and their tokens at the first line.
+line "BATCH STRIDE" of the input (BATCH: a number or auto; every STRIDE-th context counts) prints a line of JSON:
+seconds, processor seconds, the numbers of the requests, log p and greedy of each. The first line has all tokens.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from graftlm.inference.cached import CachedBatch
 from graftlm.models.trunk import output_head
 from graftlm.ops.cross_entropy import token_statistics
 
-
 Found = tuple[float, bool]
 """Sum of log p in nats over a continuation's tokens, and whether each is the model's most likely one."""
 

@@ -202,6 +202,8 @@ def _places(nodes: list[_Node], end: int, first: int, last: int) -> Ids:
     while last > first:
         node = nodes[end]
         begin = max(first, node.begin)
-        found.append(np.arange(begin, last) + (node.place - node.begin))
-        last, end = begin, node.parent
+        if begin < last:
+            found.append(np.arange(begin, last) + (node.place - node.begin))
+            last = begin
+        end = node.parent
     return np.concatenate(found[::-1])

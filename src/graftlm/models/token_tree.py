@@ -104,7 +104,7 @@ def takes_trees(model: nn.Module) -> bool:
         TokenTree(tokens_T[:9], positions_T[:9], [2, 2, 1, 2, 2], [-1, 0, 1, 1, 0], keep_P=torch.arange(4)),
         TokenTree(tokens_T[9:], positions_T[9:], [4, 2], [-1, 0], known=4),
     ]
-    paths = [0, 1, 2, 3, 4] + [0, 1, 2, 3, 5, 6] + [0, 1, 7, 8] + [0, 1, 2, 3, 9, 10]
+    paths = [*(0, 1, 2, 3, 4), *(0, 1, 2, 3, 5, 6), *(0, 1, 7, 8), *(0, 1, 2, 3, 9, 10)]
     states, device = KeptStates(), next(decoder_of(model).parameters()).device
     boundaries = torch.tensor([0, 5, 11, 15, 21], dtype=torch.int32, device=device)
     try:

@@ -7,8 +7,8 @@ sums over disjoint keys; their log-sum-exps say how to add them up (as in Hydrag
 of a shared prefix are neither computed twice nor copied for each sequence. The first nodes may be known from the row
 before: their keys and values stand before those of the row. Nothing here is differentiated.
 
-Shapes: T tokens of the row, K keys (those known and the row's T), N queries, P keys of a node, H query heads, G key/value
-    heads (H a multiple of G), D head size, n nodes of like length, padded to L.
+Shapes: T tokens of the row, K keys (those known and the row's T), N queries, P keys of a node, H query heads,
+    G key/value heads (H a multiple of G), D head size, n nodes of like length, padded to L.
 """
 
 from __future__ import annotations
