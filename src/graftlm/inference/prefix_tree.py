@@ -79,17 +79,22 @@ class _Row:
     known: int
 
 
-def pack_requests(requests: Sequence[Request], batch_tokens: int) -> Iterator[PackedRequests]:
+def pack_requests(
+    requests: Sequence[Request], batch_tokens: int, *, shared: bool = True
+) -> Iterator[PackedRequests]:
     """Rows of about `batch_tokens` tokens; a request that is longer gets a row of its own.
 
     What the sequences of a row share with those of the row before is kept from there, if it is not scored.
+
+    Args:
+        shared: whether anything is; else each node is a whole sequence.
     """
     owners: dict[bytes, list[int]] = {}
     for number, request in enumerate(requests):
         owners.setdefault(request.tokens[:-1].astype(">u4").tobytes(), []).append(number)  # bytes sort as numbers do
     keys = sorted(owners)
     sequences = [np.frombuffer(key, ">u4").astype(np.int64) for key in keys]
-    common = [0, *(_common(one, other) for one, other in pairwise(sequences))]
+    common = [0, *(_common(one, other) if shared else 0 for one, other in pairwise(sequences))]
     rows = []
     for first, last in _cuts([len(some) for some in sequences], common, batch_tokens):
         members = [owners[key] for key in keys[first:last]]

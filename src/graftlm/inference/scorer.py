@@ -2,8 +2,9 @@
 
 What questions have in common runs once: equal requests, the header of all questions of a subject, a question's text
 before its options, the tokens that options begin with. The callers know nothing of it: it is found in the tokens
-(`prefix_tree`). Models that cannot take such a tree, and what is longer than an attention window, run contexts as rows
-of a cache (`cached_scorer`).
+(`prefix_tree`). Where a model cannot take such a tree, or its attention has a window that is shorter, contexts run as
+rows of a cache (`cached_scorer`); where it has no such cache, whole requests run. An encoder–decoder encodes contexts
+and says continuations (`seq2seq_scorer`).
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from torch import nn
 
 from graftlm.core.errors import DataError
 from graftlm.inference.blanks import blank_config
-from graftlm.inference.cached import evaluation_mode, position_limit
+from graftlm.inference.cached import evaluation_mode, model_device, position_limit, takes_cache
 from graftlm.inference.cached_scorer import Found, score_cached
 from graftlm.inference.prefix_tree import PackedRequests, Request, pack_requests
+from graftlm.inference.seq2seq_scorer import score_targets
 from graftlm.models.token_tree import KeptStates, takes_trees, tree_states
-from graftlm.models.trunk import attention_window, causal_lm, output_head, prepare_trunk
+from graftlm.models.trunk import attention_window, causal_lm, hidden_states, output_head, prepare_trunk
 from graftlm.ops.cross_entropy import shared_statistics
 
 Key = tuple[tuple[int, ...], tuple[int, ...]]
@@ -60,7 +62,7 @@ def score_choices(
     """Score every continuation of every context; what they have in common runs once.
 
     Args:
-        model: a transformers causal language model; its training state is restored.
+        model: a transformers causal language model or encoder–decoder; its training state is restored.
         contexts: the tokens of each context, none empty.
         continuations: for each context, the tokens of each of its continuations, none empty.
         pad_id: any token id; padding is masked.
@@ -131,36 +133,68 @@ class _Progress:
 def _batches(
     model: nn.Module, keys: list[Key], pad_id: int, batch_tokens: int, batch_size: int
 ) -> Iterator[dict[Key, Found]]:
-    """Scores of different requests, batch by batch."""
+    """Scores of different requests, batch by batch, in the first of four ways that the model can go."""
+    if causal_lm(model).config.is_encoder_decoder:
+        rows, options = _by_context(keys)
+        batches = score_targets(model, rows, options, batch_tokens=batch_tokens, batch_size=batch_size)
+        yield from _named(rows, options, batches)
+        return
     if not hasattr(causal_lm(model), "graft_packs"):
         prepare_trunk(model)
     trees = blank_config(model) is None and takes_trees(model)  # a blank's context sees itself both ways
     longest = (attention_window(model) or np.inf) if trees else 0
-    short = [key for key in keys if len(key[0]) + len(key[1]) - 1 <= longest]
-    requests = [Request(np.array([*context, *option], dtype=np.int64), len(context)) for context, option in short]
-    states = KeptStates()
-    on_cpu = next(causal_lm(model).parameters()).device.type == "cpu"
-    for packed in pack_requests(requests, min(batch_tokens, CPU_ROW) if on_cpu else batch_tokens):
-        scores = _score_tree(model, packed, states)
-        yield {short[number]: score for number, score in zip(packed.numbers, scores, strict=True)}
-    left: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    short, long = [], []
+    for key in keys:
+        (short if len(key[0]) + len(key[1]) - 1 <= longest else long).append(key)
+    yield from _packed(model, short, batch_tokens, shared=True)
+    if not takes_cache(model):
+        yield from _packed(model, long, batch_tokens, shared=False)
+        return
+    rows, options = _by_context(long)
+    batches = score_cached(model, rows, options, pad_id=pad_id, batch_tokens=batch_tokens, batch_size=batch_size)
+    yield from _named(rows, options, batches)
+
+
+def _by_context(keys: list[Key]) -> tuple[list[tuple[int, ...]], list[list[tuple[int, ...]]]]:
+    """The different contexts, and the continuations of each."""
+    found: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     for context, option in keys:
-        if len(context) + len(option) - 1 > longest:
-            left.setdefault(context, []).append(option)
-    rows, options = list(left), list(left.values())
-    budget = {"pad_id": pad_id, "batch_tokens": batch_tokens, "batch_size": batch_size}
-    for numbers, found in score_cached(model, rows, options, **budget):
+        found.setdefault(context, []).append(option)
+    return list(found), list(found.values())
+
+
+def _named(
+    contexts: list[tuple[int, ...]],
+    options: list[list[tuple[int, ...]]],
+    batches: Iterable[tuple[list[int], list[list[Found]]]],
+) -> Iterator[dict[Key, Found]]:
+    for numbers, found in batches:
         yield {
-            (rows[number], option): score
+            (contexts[number], option): score
             for number, scores in zip(numbers, found, strict=True)
             for option, score in zip(options[number], scores, strict=True)
         }
 
 
+def _packed(model: nn.Module, keys: list[Key], batch_tokens: int, *, shared: bool) -> Iterator[dict[Key, Found]]:
+    requests = [Request(np.array([*context, *option], dtype=np.int64), len(context)) for context, option in keys]
+    if model_device(model).type == "cpu":
+        batch_tokens = min(batch_tokens, CPU_ROW)
+    states = KeptStates()
+    for packed in pack_requests(requests, batch_tokens, shared=shared):
+        scores = _score_row(model, packed, states if shared else None)
+        yield {keys[number]: score for number, score in zip(packed.numbers, scores, strict=True)}
+
+
 @torch.inference_mode()
-def _score_tree(model: nn.Module, packed: PackedRequests, states: KeptStates) -> list[Found]:
-    """A score for each request of a row, in its order."""
-    hidden_TD = tree_states(model, packed.tree, states)
+def _score_row(model: nn.Module, packed: PackedRequests, states: KeptStates | None) -> list[Found]:
+    """A score for each request of a row, in its order; without states the row's nodes are whole sequences."""
+    if states is not None:
+        hidden_TD = tree_states(model, packed.tree, states)
+    else:
+        bounds = torch.tensor([0, *packed.tree.lengths]).cumsum(0).int()
+        device = model_device(model)
+        hidden_TD = hidden_states(model, packed.tree.tokens_T.to(device), bounds.to(device))
     hidden_UD = hidden_TD[packed.scored_U.to(hidden_TD.device)]
     log_p_S, greedy_S = shared_statistics(hidden_UD, output_head(model), packed.place_S, packed.target_S)
     sums = np.add.reduceat(log_p_S.double().cpu().numpy(), packed.starts)
