@@ -7,9 +7,9 @@ The requests are those of lm-eval's MMLU: description, five examples, the questi
 is graft's own small model, all others have random weights; all have rootstock's tokenizer. Both sides get the same
 weights from the same folder and the same tokens, encoded before the clock runs. The peer's batch size is the best of
 --batches on every tenth question. Then both score the questions by turns; medians. What is shared makes ours faster the
-more questions there are, the peer's rate does not depend on them: with --peer-stride N it scores every N-th only. On a
-CPU the rate is of processor seconds with --threads threads, which other work on the machine does not blur; on a GPU of
-seconds. fp32 on a CPU, bf16 on a GPU.
+more questions a subject has, the peer's rate does not depend on them: with --peer-stride N it scores every N-th only.
+On a CPU the rate is of processor seconds with --threads threads, which other work on the machine does not blur; on a
+GPU of seconds. fp32 on a CPU, bf16 on a GPU.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("GRAFT_DATA", "../shared/data")))
     parser.add_argument("--subjects", nargs="+", default=SUBJECTS)
+    parser.add_argument("--questions", type=int, help="of each subject; all of them when left out")
     parser.add_argument("--shape", choices=[ROOTSTOCK, *RANDOM], default=ROOTSTOCK)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -61,7 +62,8 @@ def main() -> None:
     parser.add_argument("--receipt", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    requests = [request for subject in options.subjects for request in mmlu(options.data / "eval/mmlu", subject)]
+    folder = options.data / "eval/mmlu"
+    requests = [one for subject in options.subjects for one in mmlu(folder, subject, options.questions)]
     with tempfile.TemporaryDirectory() as scratch:
         write_model(options.shape, options.device, Path(scratch))
         measure(options, requests, Path(scratch))
@@ -71,52 +73,66 @@ def measure(options: argparse.Namespace, requests: list[Request], folder: Path) 
     dtype = "bfloat16" if options.device == "cuda" else "float32"
     model = load_model(str(folder), dtype=getattr(torch, dtype), device=torch.device(options.device)).eval()
     clock = "seconds" if options.device == "cuda" else "processor"
-    items = len(requests) // len(LETTERS)
     peer = Peer(options, requests, folder, dtype) if options.peer_python else None
     if peer is None:
         print("no peer: give --peer-python, an interpreter that has lm-eval")
     tokens = peer.tokens if peer else encoded(requests, folder)
-    contexts = [before for before, _ in tokens[:: len(LETTERS)]]
-    continuations = [
-        [after for _, after in tokens[first : first + len(LETTERS)]] for first in range(0, len(tokens), len(LETTERS))
-    ]
-    score_choices(model, contexts[:4], continuations[:4], pad_id=0)  # warm
-    tried = {batch: peer.score(batch, 10)[clock] for batch in options.batches} if peer else {}
-    best = min(tried, key=lambda batch: tried[batch]) if peer else ""
+    score(model, tokens[: 4 * len(LETTERS)])  # warm
+    tried: dict[str, float] = {}
+    for batch in options.batches if peer else ():
+        tried[batch] = peer.score(batch, max(10, options.peer_stride))[clock]
     times: dict[str, list[float]] = {"ours": [], "lm-eval": []}
     theirs: dict[str, Any] = {}
-    ours: list[float] = []
     for _ in range(options.rounds):
-        began, spent = time.perf_counter(), time.process_time()
-        scores = score_choices(model, contexts, continuations, pad_id=0)
-        taken = {"seconds": time.perf_counter() - began, "processor": time.process_time() - spent}
+        found, taken = score(model, tokens)
         times["ours"].append(taken[clock])
-        ours = [score.log_probability for row in scores for score in row]
         if peer:
-            theirs = peer.score(best, options.peer_stride)
+            theirs = peer.score(min(tried, key=tried.__getitem__), options.peer_stride)
             times["lm-eval"].append(theirs[clock])
             print(f"ours {times['ours'][-1]:.2f} s, lm-eval {times['lm-eval'][-1]:.2f} s", flush=True)
-    counts = {"ours": items, "lm-eval": len(theirs.get("numbers", ())) // len(LETTERS)}
-    rate = {name: counts[name] / statistics.median(some) for name, some in times.items() if some}
-    table = [(f"{options.shape}, {items} questions", "items/s", f"{clock} s")]
-    table += [(name, f"{speed:.2f}", f"{counts[name] / speed:.2f}") for name, speed in rate.items()]
-    result: dict[str, Any] = {
+    result = {
         "bench": f"scorer {options.shape}", "device": options.device, "dtype": dtype, "threads": options.threads,
-        "subjects": list(options.subjects), "items": counts, "clock": clock, "times": times, "items_s": rate,
-        "tokens": {"asked": sum(len(before) + len(after) - 1 for before, after in tokens)},
+        "subjects": list(options.subjects), "tokens": sum(len(one) + len(other) - 1 for one, other in tokens),
+        "clock": clock, "times": times, "tried": tried,
     }  # fmt: skip
     if peer:
-        pairs = [(ours[n], float(other)) for n, (other, _) in zip(theirs["numbers"], theirs["found"], strict=True)]
-        away = [abs(one - other) for one, other in pairs]
-        both = [choices(side) for side in zip(*pairs, strict=True)]
-        same = [one == other for one, other in zip(*both, strict=True)]
-        ratio = rate["ours"] / rate["lm-eval"]
-        table += [("ratio", f"{ratio:.2f}", ""), (f"lm-eval's batch size {best}, of {', '.join(tried)}", "", "")]
-        table += [("largest |Δ log p|", f"{max(away):.1e}", ""), ("equal choices", f"{sum(same) / len(same):.1%}", "")]
-        result |= {"ratio": ratio, "tried": tried, "batch": best, "peer": f"lm_eval {peer.version}"}
-        result |= {"largest_difference": max(away), "equal_choices": sum(same) / len(same)}
+        result["peer"] = f"lm_eval {peer.version}"
         peer.close()
+    report(options, result, found, theirs)
+
+
+def report(options: argparse.Namespace, result: dict[str, Any], ours: list[float], theirs: dict[str, Any]) -> None:
+    counts = {"ours": len(ours) // len(LETTERS), "lm-eval": len(theirs.get("numbers", ())) // len(LETTERS)}
+    rate = {name: counts[name] / statistics.median(some) for name, some in result["times"].items() if some}
+    table = [(f"{options.shape}, {counts['ours']} questions", "items/s", f"{result['clock']} s", "of questions")]
+    for name, speed in rate.items():
+        table.append((name, f"{speed:.2f}", f"{counts[name] / speed:.2f}", str(counts[name])))
+    result |= {"items": counts, "items_s": rate}
+    if theirs:
+        pairs = [(ours[n], float(other)) for n, (other, _) in zip(theirs["numbers"], theirs["found"], strict=True)]
+        away = max(abs(one - other) for one, other in pairs)
+        both = [choices(side) for side in zip(*pairs, strict=True)]
+        same = sum(one == other for one, other in zip(*both, strict=True)) / len(both[0])
+        best, ratio = min(result["tried"], key=result["tried"].__getitem__), rate["ours"] / rate["lm-eval"]
+        table += [
+            ("ratio", f"{ratio:.2f}", "", ""),
+            ("lm-eval's batch size", best, "", f"of {', '.join(result['tried'])}"),
+            ("largest |Δ log p|", f"{away:.1e}", "", ""),
+            ("equal choices", f"{same:.1%}", "", ""),
+        ]
+        result |= {"ratio": ratio, "batch": best, "largest_difference": away, "equal_choices": same}
     finish(result, table, options.receipt)
+
+
+def score(model: torch.nn.Module, tokens: Sequence[Sequence[list[int]]]) -> tuple[list[float], dict[str, float]]:
+    """log p of each request, those of a question side by side, and what it took."""
+    firsts = range(0, len(tokens), len(LETTERS))
+    contexts = [tokens[first][0] for first in firsts]
+    continuations = [[after for _, after in tokens[first : first + len(LETTERS)]] for first in firsts]
+    began, spent = time.perf_counter(), time.process_time()
+    scores = score_choices(model, contexts, continuations, pad_id=0)
+    taken = {"seconds": time.perf_counter() - began, "processor": time.process_time() - spent}
+    return [one.log_probability for row in scores for one in row], taken
 
 
 def choices(log_ps: Sequence[float]) -> list[int]:
@@ -125,12 +141,12 @@ def choices(log_ps: Sequence[float]) -> list[int]:
     return [max(range(len(four)), key=four.__getitem__) for four in fours]
 
 
-def mmlu(folder: Path, subject: str) -> list[Request]:
+def mmlu(folder: Path, subject: str, questions: int | None) -> list[Request]:
     """(context, continuation) of each letter of each question."""
-    examples, questions = (read(folder / part / f"{subject}_{part}.csv") for part in ("dev", "test"))
+    examples, asked = (read(folder / part / f"{subject}_{part}.csv") for part in ("dev", "test"))
     header = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
     header += "".join(f"{ask(row)} {LETTERS[int(row['answer'])]}\n\n" for row in examples[:5])
-    return [(header + ask(row), f" {letter}") for row in questions for letter in LETTERS]
+    return [(header + ask(row), f" {letter}") for row in asked[:questions] for letter in LETTERS]
 
 
 def read(file: Path) -> list[dict[str, str]]:

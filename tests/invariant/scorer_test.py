@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings

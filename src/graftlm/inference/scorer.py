@@ -143,7 +143,8 @@ def _batches(
         prepare_trunk(model)
     trees = blank_config(model) is None and takes_trees(model)  # a blank's context sees itself both ways
     longest = (attention_window(model) or np.inf) if trees else 0
-    short, long = [], []
+    short: list[Key] = []
+    long: list[Key] = []
     for key in keys:
         (short if len(key[0]) + len(key[1]) - 1 <= longest else long).append(key)
     yield from _packed(model, short, batch_tokens, shared=True)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graftlm.models.trunk import agree, causal_lm, decoder_of, hidden_states
-from graftlm.ops.tree_attention import TreeLayout, lay_out_tree
+from graftlm.ops.tree_attention import TreeLayout, lay_out_tree, tree_attention
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,24 @@ class KeptStates:
 
 @dataclass(frozen=True)
 class _Pass:
-    """What the attention entry gets of a tree."""
+    """A tree on its way through the model: what the attention entry gets of it."""
 
     layout: TreeLayout
-    known: int
     keep_P: Tensor | None
     states: KeptStates
 
-    def take_in(self, module: nn.Module, key_TGD: Tensor, value_TGD: Tensor) -> tuple[Tensor, Tensor]:
-        return self.states.exchange(module, key_TGD, value_TGD, self.known, self.keep_P)
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Tensor:
+        """query [1, H, T, D], key and value [1, G, T, D] → [T, H, D]. What it cannot do, `takes_trees` finds out."""
+        if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+            raise NotImplementedError("attention along a tree has no score capping, sinks or biases")
+        if getattr(module, "graft_prefix", None) is not None:
+            raise NotImplementedError("attention along a tree has no learnt prefix")
+        window, longest = kwargs.get("sliding_window"), self.layout.longest
+        if window is not None and window < longest:
+            raise ValueError(f"a path of {longest} tokens is longer than the attention window of {window}")
+        query_THD, key_TGD, value_TGD = (x[0].transpose(0, 1) for x in (query, key, value))
+        key_KGD, value_KGD = self.states.exchange(module, key_TGD, value_TGD, self.layout.known, self.keep_P)
+        return tree_attention(query_THD, key_KGD, value_KGD, self.layout, scale=kwargs.get("scaling"))
 
 
 def tree_states(model: nn.Module, tree: TokenTree, states: KeptStates) -> Tensor:
@@ -84,7 +94,7 @@ def tree_states(model: nn.Module, tree: TokenTree, states: KeptStates) -> Tensor
         # A mask of four dimensions is passed on as it is: none is built, our attention entry needs none.
         attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=device),
         use_cache=False,
-        graft_tree=_Pass(layout, tree.known, keep_P, states),
+        graft_tree=_Pass(layout, keep_P, states),
     ).last_hidden_state[0]
 
 

@@ -23,7 +23,6 @@ from graftlm.ops.choose import Choice, attention_kernel
 from graftlm.ops.cross_entropy import Head
 from graftlm.ops.learnt_prefix import PrefixStates, attention_behind, filled_slots, packed_attention_behind
 from graftlm.ops.slot_attention import slot_attention
-from graftlm.ops.tree_attention import tree_attention
 
 ATTENTION = "graft"
 
@@ -41,7 +40,7 @@ def _attention(
     In decoding: query [S, H, 1, D], key and value [S, G, L, D] of a cache of slots → [S, 1, H, D].
     """
     if kwargs.get("graft_tree") is not None:
-        return _attention_along_tree(module, query, key, value, **kwargs)[None], None
+        return kwargs["graft_tree"].attend(module, query, key, value, **kwargs)[None], None
     if kwargs.get("graft_cache") is not None:
         key, value = kwargs["graft_cache"].take_in(module, key, value)
     if getattr(module, "graft_prefix", None) is not None:
@@ -72,22 +71,6 @@ def _attention(
         query_THD, key_TGD, value_TGD, layout, scale=kwargs.get("scaling"), window=kwargs.get("sliding_window")
     )
     return out_THD[None], None
-
-
-def _attention_along_tree(
-    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **kwargs: Any
-) -> torch.Tensor:
-    """[T, H, D] of a packed tree (`models.token_tree`); what it cannot do, the probe there finds out."""
-    if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
-        raise NotImplementedError("attention along a tree has no score capping, sinks or biases")
-    if getattr(module, "graft_prefix", None) is not None:
-        raise NotImplementedError("attention along a tree has no learnt prefix")
-    tree, window = kwargs["graft_tree"], kwargs.get("sliding_window")
-    if window is not None and window < tree.layout.longest:
-        raise ValueError(f"a path of {tree.layout.longest} tokens is longer than the attention window of {window}")
-    query_THD, key_TGD, value_TGD = (x[0].transpose(0, 1) for x in (query, key, value))
-    key_KGD, value_KGD = tree.take_in(module, key_TGD, value_TGD)
-    return tree_attention(query_THD, key_KGD, value_KGD, tree.layout, scale=kwargs.get("scaling"))
 
 
 def _attention_with_prefix(

@@ -163,13 +163,15 @@ def _by_node(query_THD: Tensor, key_KHD: Tensor, value_KHD: Tensor, layout: Tree
     weight_TH = query_THD.new_empty(T, H, dtype=torch.float32)
     own = query_THD, key_KHD[layout.known :], value_KHD[layout.known :]
     for place_nL, real_nL in layout.groups:
-        part, weight = _attend(*(x[place_nL].transpose(1, 2) for x in own), scale, causal=True)
+        q, k, v = (x[place_nL].transpose(1, 2) for x in own)
+        part, weight = _attend(q, k, v, scale, causal=True)
         place_N = place_nL[real_nL]
         out_THD[place_N] = part.transpose(1, 2)[real_nL].float()
         weight_TH[place_N] = weight.transpose(1, 2)[real_nL]
     for start, end, first, last in layout.shared:
         some = query_THD[first:last], key_KHD[start:end], value_KHD[start:end]
-        part, weight = _attend(*(x.transpose(0, 1)[None] for x in some), scale, causal=False)
+        q, k, v = (x.transpose(0, 1)[None] for x in some)
+        part, weight = _attend(q, k, v, scale, causal=False)
         _add(out_THD[first:last], weight_TH[first:last], part[0].transpose(0, 1).float(), weight[0].transpose(0, 1))
     return out_THD
 
