@@ -214,11 +214,10 @@ def test_a_leak_between_questions_would_be_seen(llama: PreTrainedModel, monkeypa
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3"])
 def test_on_a_gpu_in_bf16(kind: str, rows_run: list[int]) -> None:
     model = build(kind)
-    if kind != "gpt2":
-        model.config.head_dim = 8
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(parameter.bfloat16())
+            size = 0.25 if parameter.ndim >= 2 else 1.0  # logits of about 1, so that rounding stays below the bound
+            parameter.copy_((size * parameter).bfloat16())
     contexts, options = random_requests(5)
     wanted = [
         [by_definition(model, context, option) for option in some]
@@ -228,4 +227,4 @@ def test_on_a_gpu_in_bf16(kind: str, rows_run: list[int]) -> None:
     assert sum(rows_run) == 0
     for row, right in zip(found, wanted, strict=True):
         for one, other in zip(row, right, strict=True):
-            assert abs(one.log_probability - other.log_probability) <= 1e-2 * max(10, abs(other.log_probability))
+            assert abs(one.log_probability - other.log_probability) <= 1e-2 * one.tokens
