@@ -39,6 +39,8 @@ def _attention(
 
     In decoding: query [S, H, 1, D], key and value [S, G, L, D] of a cache of slots → [S, 1, H, D].
     """
+    if kwargs.get("graft_tree") is not None:
+        return kwargs["graft_tree"].attend(module, query, key, value, **kwargs)[None], None
     if kwargs.get("graft_cache") is not None:
         key, value = kwargs["graft_cache"].take_in(module, key, value)
     if getattr(module, "graft_prefix", None) is not None:
@@ -157,8 +159,13 @@ def kernel_choice(model: PreTrainedModel) -> Choice:
     H = getattr(config, "num_attention_heads", None) or 1
     G = getattr(config, "num_key_value_heads", None) or H
     D = getattr(config, "head_dim", None) or config.hidden_size // H
-    window = min((width for width in _windows(config) if width), default=None)
-    return attention_kernel(next(model.parameters()).device, H, G, D, window)
+    return attention_kernel(next(model.parameters()).device, H, G, D, attention_window(model))
+
+
+def attention_window(model: torch.nn.Module) -> int | None:
+    """The narrowest of the model's attention windows, in tokens; None where every token sees all before it."""
+    windows = _windows(causal_lm(model).config.get_text_config())
+    return min((width for width in windows if width), default=None)
 
 
 def _probe(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
@@ -168,7 +175,8 @@ def _probe(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     return tokens_T, torch.tensor([0, 9, 11, 24], dtype=torch.int32, device=device)
 
 
-def _agree(one: torch.Tensor, other: torch.Tensor, *, rough: bool = False) -> bool:
+def agree(one: torch.Tensor, other: torch.Tensor, *, rough: bool = False) -> bool:
+    """Whether two ways to compute hidden states or logits give the same, to rounding."""
     tolerance = 1e-4 if one.dtype == torch.float32 and not rough else 5e-2
     return bool((one - other).abs().max() <= tolerance * other.abs().max().clamp(min=1))
 
@@ -180,7 +188,7 @@ def _check_head(model: torch.nn.Module) -> None:
     tokens_L = tokens_T[:9]
     states_LD = _padded_states(model, tokens_L, tokens_L.new_tensor([0, len(tokens_L)]))
     logits_LV = causal_lm(model)(input_ids=tokens_L[None], use_cache=False).logits[0]
-    if not _agree(output_head(model).logits(states_LD).to(logits_LV.dtype), logits_LV):
+    if not agree(output_head(model).logits(states_LD).to(logits_LV.dtype), logits_LV):
         raise ModelError(
             "its logits are not its head applied to its last hidden states",
             where=type(causal_lm(model)).__name__,
@@ -205,7 +213,7 @@ def _isolates(model: torch.nn.Module) -> bool:
         return False
     # In 8 bits which columns are outliers depends on the other tokens of the call.
     rough = getattr(causal_lm(model), "is_quantized", False)
-    return _agree(packed, padded, rough=rough) and _windows(causal_lm(model).config.get_text_config()) <= windows
+    return agree(packed, padded, rough=rough) and _windows(causal_lm(model).config.get_text_config()) <= windows
 
 
 def _windows(config: PretrainedConfig) -> set[int]:
