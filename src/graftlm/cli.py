@@ -385,6 +385,21 @@ def remove_from_leaderboard(
     remove_results(names, store)
 
 
+@app.command()
+def contamination(
+    recipe: Annotated[Path | None, typer.Argument(help="recipe file or run folder: its data, tests and scores")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="training file or folder; may be repeated")] = None,
+    tests: Annotated[list[Path] | None, typer.Option(help="test file; may be repeated")] = None,
+    scores: Annotated[Path | None, typer.Option(help="result file to split into clean and dirty items")] = None,
+    words: Annotated[int, typer.Option(help="words, or Chinese characters, in a row that must agree")] = 13,
+    output: Annotated[Path | None, typer.Option("--output", help="json of every item with its evidence")] = None,
+) -> None:
+    """Find test items in the training data, and compare the score on clean and on found items."""
+    from graftlm.recipes.contamination import contamination as search
+
+    search(recipe, data or [], tests or [], scores=scores, n=words, output=output)
+
+
 def main() -> None:
     """Entry point: user errors are printed with their fix and end with exit code 2, never a traceback."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ:

@@ -74,7 +74,7 @@ def _run(subject: Subject, task: Task, progress: Progress | None, samples: int) 
         scores=headline.numerators.tolist(),
         weights=headline.denominators.tolist(),
         samples=_spread(graded, samples),
-        items_hash=hash_value([_content(item) for item in task.items]),
+        items_hash=hash_items(task.items),
         seconds=time.perf_counter() - started,
     )
 
@@ -98,6 +98,11 @@ def _spread(graded: Graded, count: int) -> list[SampleAnswer]:
     total = len(graded.samples)
     count = min(count, total)
     return [graded.samples[place * total // count] for place in range(count)]
+
+
+def hash_items(items: Sequence[Labelled | Text]) -> str:
+    """Identity of a test's items: their prompts, answers and options in order."""
+    return hash_value([_content(item) for item in items])
 
 
 def _content(item: Labelled | Text) -> list[object]:

@@ -119,6 +119,18 @@ def paired_difference(
     return pooled_difference([(before, after)], resamples=resamples, seed=seed)
 
 
+def difference(first: Scores, second: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+    """How much `second` exceeds `first` where they are of different items, which are drawn apart.
+
+    Raises:
+        ValueError: no item, or denominators that sum to zero.
+    """
+    value = _defined(second) - _defined(first)
+    samples_R = _resample([second], resamples, seed)[0] - _resample([first], resamples, seed + 1)[0]
+    low, high = _interval(samples_R)
+    return Difference(value=value, low=low, high=high, p=_two_sided_p(samples_R), n=len(first) + len(second))
+
+
 def pooled_difference(
     pairs: Sequence[tuple[Scores, Scores]], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:
