@@ -56,6 +56,8 @@ class ItemOverlap(BaseModel):
             a text that also has a stretch of the question, else as 0. None without an answer.
         share: what decides between clean and dirty: the question's share, or that of an answer long enough to give
             itself away; None where neither can be judged.
+        in_one: the greatest part of the question or answer that one stretch covers. It tells leaks from chance better
+            than the union does (arXiv 2411.03923), and stays low where many texts each share a turn of phrase.
         exact: the longest stretch of units without a gap.
         texts: different training texts that were met with a stretch.
         evidence: the longest stretches, at most `SHOWN`.
@@ -69,6 +71,7 @@ class ItemOverlap(BaseModel):
     question_share: float | None
     answer_share: float | None
     share: float | None
+    in_one: float
     exact: int
     texts: int
     evidence: list[Evidence]
@@ -94,6 +97,11 @@ class TaskOverlap(BaseModel):
     def touched(self) -> int:
         """Items that GPT-3's rule calls dirty."""
         return sum(bool(item.evidence) for item in self.items)
+
+    @property
+    def whole(self) -> int:
+        """Items that a single training text holds, all or nearly all."""
+        return sum(item.in_one >= DIRTY for item in self.items)
 
     @property
     def answered(self) -> int:
@@ -192,6 +200,7 @@ class _Search:
             question_share=shares[0] if judged(number) else None,
             answer_share=shares[-1] if answer is not None else float(spoken) if answers_of(item) else None,
             share=max(shares, default=None),
+            in_one=max((float(stretch.covered.mean()) for stretch, _, _ in found), default=0.0),
             exact=max((stretch.exact for stretch, _, _ in found), default=0),
             texts=len({train for _, train, _ in found}),
             evidence=[self._evidence(stretch, train) for stretch, train, _ in found[:SHOWN]],

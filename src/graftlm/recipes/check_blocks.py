@@ -131,13 +131,12 @@ def check_leaks(found: CheckResult, recipe: Recipe, blocks: Iterable[str]) -> No
             found.error(f"evaluation.{task}", error.reason, error.fix or "")
     for block in blocks if tasks else ():
         for overlap in find_contamination(tasks, stream_source(_compared(recipe.data[block]))).tasks:
-            dirty = overlap.places(DIRTY)
-            if len(dirty) < 0.01 * len(overlap.items):
+            if overlap.whole < 0.01 * len(overlap.items):
                 continue
-            worst = max((overlap.items[place] for place in dirty), key=lambda item: item.evidence[0].units)
+            worst = max(overlap.items, key=lambda item: (item.in_one >= DIRTY, item.exact))
             found.warn(
                 f"evaluation.{overlap.name}",
-                f"{len(dirty) / len(overlap.items):.1%} of the items stand in data.{block}, "
+                f"{overlap.whole / len(overlap.items):.1%} of the items stand in data.{block}, "
                 f"as “{worst.evidence[0].words[:80]}” ({worst.evidence[0].train})",
                 "take them out of the training data, or read this score with care; `graft contamination` lists them",
             )

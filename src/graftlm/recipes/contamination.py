@@ -167,11 +167,11 @@ def _fits(task: TaskOverlap, items: Mapping[str, Sequence[Item]], results: Mappi
 def print_contamination(found: Contamination, n: int = N) -> None:
     """A table of the tasks, the worst items with their evidence, and what was not counted."""
     table = Table(box=None, pad_edge=False, padding=(0, 1))
-    columns = ("task", "items", "judged", f"any {n}", f"≥ {CLEAN:.0%}", f"≥ {DIRTY:.0%}", "with answer")
+    columns = ("task", "items", "judged", f"any {n}", f"≥ {CLEAN:.0%}", f"≥ {DIRTY:.0%}", "in one text", "with answer")
     for column in columns:
         table.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
     for task in found.tasks:
-        counts = (task.touched, len(task.places(CLEAN)), len(task.places(DIRTY)), task.answered)
+        counts = (task.touched, len(task.places(CLEAN)), len(task.places(DIRTY)), task.whole, task.answered)
         table.add_row(task.name, f"{len(task.items):,}", f"{task.judged:,}", *(f"{count:,}" for count in counts))
     say(f"{found.texts:,} training texts searched")
     say(table)
@@ -189,13 +189,14 @@ def print_contamination(found: Contamination, n: int = N) -> None:
         )
 
 
-def _strength(item: ItemOverlap) -> tuple[float, int]:
-    return -(item.share or 0.0), item.place
+def _strength(item: ItemOverlap) -> tuple[float, float, int]:
+    return -item.in_one, -(item.share or 0.0), item.place
 
 
 def _print_item(task: str, item: ItemOverlap) -> None:
+    plural = "s" if item.texts > 1 else ""
     answer = ", its answer too" if (item.answer_share or 0.0) >= DIRTY else ""
-    say(f"{task}: {item.origin}: {item.share or 0.0:.0%} stands in {item.texts} training texts{answer}")
+    say(f"{task}: {item.origin}: {item.share or 0.0:.0%} stands in {item.texts} training text{plural}{answer}")
     for evidence in item.evidence[:1]:
         say(f"  {evidence.train}: “{evidence.words}”")
 
