@@ -91,7 +91,7 @@ def estimate(scores: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> Es
     """
     value = _defined(scores)
     [samples] = _resample([scores], resamples, seed)
-    low, high = _interval(samples)
+    low, high = interval(samples)
     return Estimate(value=value, low=low, high=high, n=len(scores))
 
 
@@ -127,7 +127,7 @@ def difference(first: Scores, second: Scores, *, resamples: int = RESAMPLES, see
     """
     value = _defined(second) - _defined(first)
     samples_R = _resample([second], resamples, seed)[0] - _resample([first], resamples, seed + 1)[0]
-    low, high = _interval(samples_R)
+    low, high = interval(samples_R)
     return Difference(value=value, low=low, high=high, p=_two_sided_p(samples_R), n=len(first) + len(second))
 
 
@@ -136,7 +136,7 @@ def pooled_difference(
 ) -> Difference:
     """The mean over tasks of the paired differences; items are resampled inside each task."""
     before, after = paired_means(pairs, resamples=resamples, seed=seed)
-    low, high = _interval(after.samples - before.samples)
+    low, high = interval(after.samples - before.samples)
     return Difference(
         value=after.value - before.value,
         low=low,
@@ -154,7 +154,7 @@ def pooled_ratio(
     if before.value == 0:
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = _interval(after.samples / before.samples)
+        low, high = interval(after.samples / before.samples)
     return Estimate(value=after.value / before.value, low=low, high=high, n=sum(len(s) for s, _ in pairs))
 
 
@@ -209,7 +209,8 @@ def _resample(systems: Sequence[Scores], resamples: int, seed: int) -> Floats:
     return np.concatenate(parts, axis=1)
 
 
-def _interval(samples_R: Floats) -> tuple[float, float]:
+def interval(samples_R: Floats) -> tuple[float, float]:
+    """The middle 95 % of resamples; what is not finite is left out."""
     finite = samples_R[np.isfinite(samples_R)]
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(finite, [tail, 1 - tail])
