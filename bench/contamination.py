@@ -3,10 +3,12 @@
     python bench/contamination.py --receipt bench/receipts/contamination.json
 
 Speed: a jsonl file of rows of 20 to 100 words, drawn by Zipf's law from 50,000 English words and 5,000 Chinese
-characters, against 14,000 items of the same kind; one process. Floor: splitting the same rows into words and nothing
-else. Memory: of the whole process, at its highest. Recall and precision: real test items (MMLU, CMMLU) hidden in real
-texts, in five forms; the items that were not hidden must not be found. False positives: paragraphs of one text as
-items, the text's other half as training data. Real texts are read from --shared and left out where it is absent.
+characters, against 14,000 items of the same kind; one process, seconds of processor time. Floor: splitting the same
+rows into words and nothing else. Memory: of the whole process, at its highest. Recall and precision, with n of 13 and
+8: real test items (MMLU, CMMLU) hidden in real texts, in four forms. Items that were not hidden are found only where
+they share a passage with one that was; with nothing hidden none should be. False positives: paragraphs of one text as
+items, the text's other half as training data; laws do repeat themselves. Real texts are read from --shared and left out
+where it is absent.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Any
 
 from receipt import finish
 
-from graftlm.data.samples import Labelled, Origin, Text, Turn
+from graftlm.data.samples import Labelled, Origin, Text
 from graftlm.evaluation.contamination import find_contamination
 from graftlm.evaluation.metrics import split_words
 from graftlm.evaluation.overlap import SHORTEST
@@ -62,12 +64,12 @@ def measure_speed(rows: int, items: int) -> dict[str, Any]:
             stream.writelines(json.dumps({"text": next(drawn)}, ensure_ascii=False) + "\n" for _ in range(rows))
         questions = texts(1)
         tasks = {"suite": [Text(next(questions), Origin("suite", line)) for line in range(items)]}
-        start = time.perf_counter()
+        start = time.process_time()
         units = sum(len(split_words(sample.text)) for sample in stream_source(Source(path=str(file))))  # type: ignore[union-attr]
-        floor, before = time.perf_counter() - start, peak()
-        start = time.perf_counter()
+        floor, before = time.process_time() - start, peak()
+        start = time.process_time()
         found = find_contamination(tasks, stream_source(Source(path=str(file))))
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
     assert found.texts == rows
     return {
         "seconds": {"floor: read and split into words": floor, "search": seconds},
@@ -100,15 +102,19 @@ def planted(shared: Path, n: int) -> dict[str, dict[str, int]]:
     items = [item for item in read if isinstance(item, Labelled) and len(split_words(question(item))) >= SHORTEST]
     drawn = random.Random(0)
     drawn.shuffle(items)
-    carriers = [*stream_source(Source(path=str(shared / "pretrain/wikitext2"), split="paragraph"))]
-    carriers += stream_source(Source(path=str(shared / "pretrain/laws_zh/民法典"), split="paragraph"))
-    forms = {"exact": str, "case, width, spacing": disguised, "partial 60 %": partial, "one word in seven changed": worn}
+    carriers = [
+        sample
+        for folder in ("wikitext2", "laws_zh/民法典")
+        for sample in stream_source(Source(path=str(shared / "pretrain" / folder), split="paragraph"))
+        if isinstance(sample, Text)
+    ]
+    forms = {"exact": str, "case, width, spacing": disguised, "first 60 %": partial, "one word in seven changed": worn}
     hidden = {name: items[place * 300 : place * 300 + 300] for place, name in enumerate(forms)}
     rows = list(carriers)
     for name, some in hidden.items():
         for item in some:
-            carrier = drawn.choice(carriers)
-            rows.append(Text(f"{carrier.text}\n{forms[name](question(item))}\n{drawn.choice(carriers).text}", item.origin))  # type: ignore[union-attr]
+            before, behind = drawn.sample(carriers, 2)
+            rows.append(Text(f"{before.text}\n{forms[name](question(item))}\n{behind.text}", item.origin))
     drawn.shuffle(rows)
     clean = find_contamination({"clean": items}, carriers, n=n).tasks[0]
     found = find_contamination(hidden | {"not hidden": items[1200:]}, rows, n=n)  # type: ignore[arg-type]

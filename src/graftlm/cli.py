@@ -409,7 +409,7 @@ def canaries(
     seed: Annotated[int, typer.Option(help="of names and secrets")] = 0,
 ) -> None:
     """Write made-up secrets to plant in training data; `graft memorisation` tells how far training exposed them."""
-    from graftlm.recipes.memorisation import REPEATS, write_canaries
+    from graftlm.recipes.canaries import REPEATS, write_canaries
 
     write_canaries(output, count, repeats or REPEATS, digits, seed)
 

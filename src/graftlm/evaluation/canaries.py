@@ -5,8 +5,8 @@ rank is its place among all members of R by the model's likelihood, and
 
     exposure = log₂|R| − log₂ rank
 
-so a model that does not know it has a uniform rank, 1.44 bits in the mean (1/ln 2), and one that prefers it to all others
-has log₂|R| bits: the bits of the secret that guessing by the model saves.
+so a model that does not know it has a uniform rank, 1.44 bits in the mean (1/ln 2), and one that prefers it to all
+others has log₂|R| bits: the bits of the secret that guessing by the model saves.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def fit_skew_normal(values: Floats) -> tuple[float, float, float]:
 def skew_normal_log_cdf(value: float, location: float, scale: float, shape: float) -> float:
     """log of the probability of a smaller value: the density 2 φ(z) Φ(shape·z), summed in logarithms, as tails need."""
     z = (value - location) / scale
-    steps = torch.linspace(-12.0, 0.0, 12_001, dtype=torch.float64)
+    steps = torch.linspace(-40.0, 0.0, 40_001, dtype=torch.float64)
     at = z + steps  # the density falls like exp(-z²/2): what is farther out does not count
     density = math.log(2) - at**2 / 2 - math.log(2 * math.pi) / 2 + torch.special.log_ndtr(shape * at)
     width = float(steps[1] - steps[0])

@@ -1,8 +1,8 @@
 """What a model has kept of single training rows: membership inference and verbatim extraction.
 
-Membership inference asks of a row whether the model was trained on it. The area under the ROC curve is the chance that
-a trained row gets a higher score than one that was not: 0.5 when nothing is told apart. Both sorts of rows must be drawn
-alike, else the score measures how they differ.
+Membership inference asks of a row whether the model was trained on it. The area under the ROC curve is the chance
+that a trained row gets a higher score than one that was not: 0.5 when nothing is told apart. Both sorts of rows must
+be drawn alike, else the score measures how they differ.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ Shapes: T units of a batch of training texts, G distinct n-grams of one width, P
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -140,9 +141,15 @@ class PassageIndex:
         An n-gram of `MOST_TEXTS` texts so far is not looked at; `is_evidence` judges at the end.
         """
         lookup = self._vocabulary.get
-        lists = [list(map(lookup, split_words(text), repeat(0))) for text in texts]
-        ends = np.cumsum([len(one) + 1 for one in lists])  # a 0 parts two texts
-        units_T = np.fromiter((unit for one in lists for unit in (*one, 0)), dtype=np.uint32, count=int(ends[-1]))
+        units_T = array("I")
+        ends = np.empty(len(texts), dtype=np.int64)
+        for text, content in enumerate(texts):
+            units_T.extend(map(lookup, split_words(content), repeat(0)))
+            units_T.append(0)  # parts two texts
+            ends[text] = len(units_T)
+        return self._search(np.frombuffer(units_T, dtype=np.uint32), ends, texts)
+
+    def _search(self, units_T: Units, ends: Places, texts: Sequence[str]) -> list[Stretch]:
         unknown = np.cumsum(np.append(0, units_T == 0))
         found: list[Stretch] = []
         fresh: dict[int, bool] = {}

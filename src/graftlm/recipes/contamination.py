@@ -24,7 +24,7 @@ from graftlm.evaluation.contamination import (
     find_contamination,
     score_by_overlap,
 )
-from graftlm.evaluation.overlap import N, SHORTEST
+from graftlm.evaluation.overlap import SHORTEST, N
 from graftlm.evaluation.results import EvaluationResult, TaskResult
 from graftlm.evaluation.runner import hash_items
 from graftlm.evaluation.statistics import Estimate
@@ -113,7 +113,7 @@ def _tests(recipe: Recipe | None, files: Sequence[Path]) -> dict[str, Sequence[I
             for file in files
         }
     if not sources:
-        raise GraftError("no tests", where="graft contamination", fix="name a recipe with `evaluation`, or give --tests")
+        raise GraftError("no tests", where="graft contamination", fix="name a recipe that has some, or give --tests")
     return {name: read_items(name, source) for name, source in sources.items()}
 
 

@@ -1,30 +1,20 @@
-"""What a model has kept of its training rows: `graft memorisation` and `graft canaries`."""
+"""What a model has kept of its training rows: `graft memorisation`."""
 
 from __future__ import annotations
 
-import json
-import random
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from pydantic import BaseModel
 from rich.table import Table
-from transformers import PreTrainedModel
-from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from graftlm.core.console import say
 from graftlm.core.errors import DataError, GraftError
-from graftlm.core.files import atomic_file, write_json
+from graftlm.core.files import write_json
 from graftlm.core.offline import offline
 from graftlm.data.cleaning import normalise, text_of_sample
-from graftlm.data.encode import Encoded, encode_chats, encode_texts
-from graftlm.data.readers import Fault, read_rows
+from graftlm.data.encode import Encoded
 from graftlm.data.samples import Chat, Sample, Text
-from graftlm.data.templates import ChatTemplate
-from graftlm.evaluation.canaries import Canary, chance_exposure, make_canaries, measure_exposure
 from graftlm.evaluation.memorisation import (
     PREFIX,
     SUFFIX,
@@ -34,20 +24,16 @@ from graftlm.evaluation.memorisation import (
     membership_signals,
 )
 from graftlm.evaluation.statistics import Estimate, Scores, estimate
-from graftlm.inference.likelihood import token_log_probability
-from graftlm.models.loading import load_model, load_tokenizer
+from graftlm.recipes.canaries import CanaryExposure, exposure_of, read_canaries
 from graftlm.recipes.loading import load_recipe
+from graftlm.recipes.networks import Network
 from graftlm.recipes.schema import Block, Recipe
 from graftlm.recipes.sources import held_out_places, read_source
 from graftlm.recipes.stages.base import prepare_base
-from graftlm.recipes.stages.context import choose_template
 from graftlm.recipes.talking import newest_model
 
 ROWS = 200
 """Trained rows that are looked at, and unseen ones; as many as a block keeps back at most."""
-REPEATS = (1, 4, 16, 64)
-LONGEST = 2048
-"""Tokens of a row that are looked at."""
 
 
 class BlockMemory(BaseModel):
@@ -60,18 +46,6 @@ class BlockMemory(BaseModel):
     extraction: dict[str, Estimate]
 
 
-class CanaryExposure(BaseModel):
-    """Canaries that stand equally often in the data: mean exposure in bits, of the base too where it is given."""
-
-    repeats: int
-    canaries: int
-    exposure: Estimate
-    base: Estimate | None
-    most: float
-    chance: float
-    how: str
-
-
 class Memorisation(BaseModel):
     """All that was measured of a model."""
 
@@ -79,31 +53,6 @@ class Memorisation(BaseModel):
     base: str | None
     blocks: list[BlockMemory]
     canaries: list[CanaryExposure]
-
-
-@dataclass(frozen=True)
-class Network:
-    """A model with the tokenizer and template that its training rows were made with."""
-
-    model: PreTrainedModel
-    tokenizer: Tokenizer
-    template: ChatTemplate
-
-    def encode(self, samples: Sequence[Sample]) -> list[Encoded]:
-        """Documents as in training, cut to `LONGEST` tokens."""
-        if isinstance(samples[0], Text):
-            whole = encode_texts(self.tokenizer, samples)  # type: ignore[arg-type]
-        else:
-            whole = encode_chats(self.tokenizer, self.template, samples)  # type: ignore[arg-type]
-        return [Encoded(one.tokens[:LONGEST], one.targets[:LONGEST]) for one in whole]
-
-    def encode_text(self, texts: Sequence[str]) -> list[list[int]]:
-        return [one.tokens.tolist() for one in encode_texts(self.tokenizer, texts)]
-
-    def log_probabilities(self, documents: Sequence[Encoded]) -> list[Floats]:
-        """log p of what is learnt of each document: every token of a text, the answers of a conversation."""
-        found = token_log_probability(self.model, [one.tokens.tolist() for one in documents])
-        return [log_p[one.targets[1:]] for log_p, one in zip(found, documents, strict=True)]
 
 
 def memorisation(
@@ -138,71 +87,23 @@ def memorisation(
     pairs = _files(trained, unseen) if trained else _blocks(recipe, rows) if recipe and not canaries else {}
     planted = read_canaries(canaries) if canaries else {}
     if not pairs and not planted:
-        raise GraftError("no rows", where="graft memorisation", fix="name a run folder, or give --trained or --canaries")
+        raise GraftError("no rows", where="graft memorisation", fix="name a run, or give --trained or --canaries")
     if base is None and recipe is not None:
         base = prepare_base(recipe, Path(place) / "00-base")[0]
     with offline(recipe.offline if recipe else False):
-        network = _load(newest_model(place), recipe.template if recipe else template)
-        before = _load(base, recipe.template if recipe else template) if base else None
+        network = Network.load(newest_model(place), recipe.template if recipe else template)
+        before = Network.load(base, recipe.template if recipe else template) if base else None
     result = Memorisation(
         model=place,
         base=base,
         blocks=[_memory(name, *pair, network, before, rows, prefix, suffix) for name, pair in pairs.items()],
-        canaries=[_exposure(repeats, some, network, before) for repeats, some in sorted(planted.items())],
+        canaries=[exposure_of(repeats, some, network, before) for repeats, some in sorted(planted.items())],
     )
     print_memorisation(result, prefix, suffix)
     if output is not None:
         write_json(output, result.model_dump())
         say(f"written: {output}")
     return result
-
-
-def write_canaries(output: Path, count: int, repeats: Sequence[int], digits: int, seed: int) -> None:
-    """Write a jsonl file of canaries, `count` of them for each number of repeats; one row a repeat.
-
-    Raises:
-        GraftError: the file exists, or numbers below 1.
-    """
-    if output.exists():
-        raise GraftError("it exists", where=output, fix="name a new file, or delete this one")
-    if min(count, digits, *repeats) < 1:
-        raise GraftError("count, repeats and digits are 1 or more", where="graft canaries", fix="see --help")
-    made = make_canaries(count * len(repeats), digits, seed)
-    times = [repeat for repeat in repeats for _ in range(count)]
-    lines = [
-        json.dumps({"text": canary.text, "canary": asdict(canary)}, ensure_ascii=False)
-        for canary, repeat in zip(made, times, strict=True)
-        for _ in range(repeat)
-    ]
-    random.Random(seed).shuffle(lines)
-    with atomic_file(output) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    say(f"{len(made)} canaries in {len(lines)} rows: {output}\nadd it to the data of a text stage with `held_out: 0`")
-
-
-def read_canaries(file: Path) -> dict[int, list[Canary]]:
-    """Canaries by how often they stand in the file.
-
-    Raises:
-        DataError: a row has none.
-    """
-    counts: Counter[Canary] = Counter()
-    for row in read_rows(file):
-        if isinstance(row, Fault) or not isinstance(row.values.get("canary"), dict):
-            raise DataError("no canary", where=str(row.origin), fix="give the file that `graft canaries` wrote")
-        counts[Canary(**row.values["canary"])] += 1
-    found: dict[int, list[Canary]] = {}
-    for canary, repeats in counts.items():
-        found.setdefault(repeats, []).append(canary)
-    return found
-
-
-def _load(place: str, template: str) -> Network:
-    tokenizer = load_tokenizer(place)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model = load_model(place, dtype=dtype, device=device)
-    return Network(model, tokenizer, choose_template(template, tokenizer))
 
 
 def _blocks(recipe: Recipe, rows: int) -> dict[str, tuple[list[Sample], list[Sample]]]:
@@ -290,20 +191,6 @@ def _extraction(
     return found
 
 
-def _exposure(repeats: int, canaries: Sequence[Canary], network: Network, before: Network | None) -> CanaryExposure:
-    found = [measure_exposure(network.model, canary, network.encode_text) for canary in canaries]
-    first = [measure_exposure(before.model, canary, before.encode_text) for canary in canaries] if before else []
-    return CanaryExposure(
-        repeats=repeats,
-        canaries=len(canaries),
-        exposure=estimate(Scores.of([one.bits for one in found])),
-        base=estimate(Scores.of([one.bits for one in first])) if first else None,
-        most=found[0].most,
-        chance=chance_exposure(canaries[0].space),
-        how=", ".join(sorted({one.how for one in found})),
-    )
-
-
 def print_memorisation(found: Memorisation, prefix: int, suffix: int) -> None:
     """Tables of blocks and canaries."""
     if found.blocks:
@@ -320,10 +207,13 @@ def print_memorisation(found: Memorisation, prefix: int, suffix: int) -> None:
             say(f"not extracted: {', '.join(short)}: no row of {prefix + suffix} tokens; lower --prefix and --suffix")
     if found.canaries:
         _print("exposure of canaries, bits", ["repeats", "canaries", "exposure", "base", "chance", "most", "rank"], [
-            [str(one.repeats), str(one.canaries), _cell(one.exposure), _cell(one.base)]
-            + [f"{one.chance:.2f}", f"{one.most:.1f}", one.how]
+            [str(one.repeats), str(one.canaries), _cell(one.exposure), _cell(one.base), *_limits(one)]
             for one in found.canaries
         ])  # fmt: skip
+
+
+def _limits(one: CanaryExposure) -> tuple[str, str, str]:
+    return f"{one.chance:.2f}", f"{one.most:.1f}", one.how
 
 
 def _print(title: str, columns: list[str], rows: list[list[str]]) -> None:

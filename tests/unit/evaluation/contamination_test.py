@@ -122,7 +122,7 @@ def test_planted_leaks_in_generated_text() -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
 def test_planted_leaks_in_real_text() -> None:
-    files = [SHARED / "eval/mmlu/test", SHARED / "eval/cmmlu/test/marketing.csv", SHARED / "eval/cmmlu/test/genetics.csv"]
+    files = [SHARED / "eval" / name for name in ("mmlu/test", "cmmlu/test/marketing.csv", "cmmlu/test/genetics.csv")]
     read = [one for file in files for one in read_source("test", Source(path=str(file), kind="labelled")).samples]
     items = [one for one in read if isinstance(one, Labelled) and len(split_words(one.prompt[-1].content)) >= 26]
     random.Random(1).shuffle(items)
@@ -146,11 +146,13 @@ def test_a_translation_is_not_found() -> None:
     assert search([item(QUESTION, "the Elm")], "严冬之后的春天，北方平原四条大河中哪一条最先泛滥？").touched == 0
 
 
-def result(scores: list[float], **changes: object) -> TaskResult:
+def result(scores: list[float]) -> TaskResult:
     value = float(np.mean(scores))
-    about = {"name": "exam", "side": "domain", "metric": "accuracy", "higher_is_better": True, "value": value, "low": 0.0}
-    about |= {"high": 1.0, "n": len(scores), "metrics": {}, "kinds": {}, "scores": scores, "weights": [1.0] * len(scores)}
-    return TaskResult.model_validate(about | {"samples": [], "items_hash": "", "seconds": 0.0} | changes)
+    return TaskResult(
+        name="exam", side="domain", metric="accuracy", higher_is_better=True, value=value, low=0.0, high=1.0,
+        n=len(scores), metrics={}, kinds={}, scores=scores, weights=[1.0] * len(scores), samples=[], items_hash="",
+        seconds=0.0,
+    )  # fmt: skip
 
 
 def test_the_score_on_clean_and_on_other_items() -> None:
