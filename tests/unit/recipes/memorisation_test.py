@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -34,10 +35,10 @@ def test_canaries_are_rows_that_a_recipe_reads(tmp_path: Path) -> None:
 
 
 def test_an_untouched_model_exposes_canaries_by_chance_alone(tmp_path: Path) -> None:
-    write_canaries(tmp_path / "canaries.jsonl", 30, (1,), 2, seed=3)
+    write_canaries(tmp_path / "canaries.jsonl", 80, (1,), 1, seed=3)
     [(_, planted)] = read_canaries(tmp_path / "canaries.jsonl").items()
     found = exposure_of(1, planted, Network.load("rootstock", "own"), None)
-    assert found.chance == pytest.approx(1.396, abs=0.001) and found.how == "exact"
+    assert found.chance == pytest.approx(math.log2(10) - math.log2(math.factorial(10)) / 10) and found.how == "exact"
     assert found.exposure.low <= found.chance <= found.exposure.high
     assert found.base is None
 
