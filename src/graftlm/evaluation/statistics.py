@@ -90,7 +90,7 @@ def estimate(scores: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> Es
         ValueError: no item, or denominators that sum to zero.
     """
     value = _defined(scores)
-    [samples] = _resample([scores], resamples, seed)
+    [samples] = resample([scores], resamples, seed)
     low, high = interval(samples)
     return Estimate(value=value, low=low, high=high, n=len(scores))
 
@@ -126,7 +126,7 @@ def difference(first: Scores, second: Scores, *, resamples: int = RESAMPLES, see
         ValueError: no item, or denominators that sum to zero.
     """
     value = _defined(second) - _defined(first)
-    samples_R = _resample([second], resamples, seed)[0] - _resample([first], resamples, seed + 1)[0]
+    samples_R = resample([second], resamples, seed)[0] - resample([first], resamples, seed + 1)[0]
     low, high = interval(samples_R)
     return Difference(value=value, low=low, high=high, p=_two_sided_p(samples_R), n=len(first) + len(second))
 
@@ -177,7 +177,7 @@ def paired_means(
         if len(before) != len(after):
             raise ValueError(f"scored on different items: {len(before)} before, {len(after)} after")
         values.append([_defined(before), _defined(after)])
-        samples.append(_resample([before, after], resamples, seed + number))
+        samples.append(resample([before, after], resamples, seed + number))
     value_2 = np.mean(values, axis=0)
     samples_2R = np.mean(samples, axis=0)
     return Mean(float(value_2[0]), samples_2R[0]), Mean(float(value_2[1]), samples_2R[1])
@@ -191,7 +191,7 @@ def _defined(scores: Scores) -> float:
     return scores.value
 
 
-def _resample(systems: Sequence[Scores], resamples: int, seed: int) -> Floats:
+def resample(systems: Sequence[Scores], resamples: int, seed: int) -> Floats:
     """The metric of each system over `resamples` draws of the same items: [systems, R].
 
     A draw may miss every item that bears a denominator; it is NaN then, and the interval leaves it out.

@@ -97,7 +97,7 @@ def _recipe_of(place: Path | None) -> Recipe | None:
 
 def _training(recipe: Recipe | None, files: Sequence[Path]) -> list[Source]:
     if files:
-        return [Source(path=str(file), split="paragraph") for file in files]
+        return [Source.model_validate({"path": str(file), "split": "paragraph"}) for file in files]
     names = dict.fromkeys(block for stage in recipe.stages.values() for block in stage.blocks) if recipe else {}
     if recipe is None or not names:
         raise GraftError("no training data", where="graft contamination", fix="name a recipe, or give --data FILE")
@@ -107,14 +107,15 @@ def _training(recipe: Recipe | None, files: Sequence[Path]) -> list[Source]:
 def _tests(recipe: Recipe | None, files: Sequence[Path]) -> dict[str, Sequence[Item]]:
     sources: Mapping[str, Source] = recipe.evaluation if recipe else {}
     if files:
-        plain = (".txt", ".md")
-        sources = {
-            file.stem: Source(path=str(file), kind="text" if file.suffix in plain else "labelled", split="paragraph")
-            for file in files
-        }
+        sources = {file.stem: _test_file(file) for file in files}
     if not sources:
         raise GraftError("no tests", where="graft contamination", fix="name a recipe that has some, or give --tests")
     return {name: read_items(name, source) for name, source in sources.items()}
+
+
+def _test_file(file: Path) -> Source:
+    kind = "text" if file.suffix in (".txt", ".md") else "labelled"
+    return Source.model_validate({"path": str(file), "kind": kind, "split": "paragraph"})
 
 
 def _counted(sources: Sequence[Source]) -> Iterator[Sample]:

@@ -122,10 +122,8 @@ def _split(name: str, block: Block, rows: int) -> tuple[list[Sample], list[Sampl
 
 
 def _files(trained: Path, unseen: Path | None) -> dict[str, tuple[list[Sample], list[Sample]]]:
-    read = [
-        list(read_source(str(file), Block(path=str(file), split="paragraph")).samples) if file else []
-        for file in (trained, unseen)
-    ]
+    blocks = [Block.model_validate({"path": str(file), "split": "paragraph"}) for file in (trained, unseen) if file]
+    read = [list(read_source(str(block.path), block).samples) for block in blocks] + [[]]
     return {trained.stem: (read[0], read[1])}
 
 
