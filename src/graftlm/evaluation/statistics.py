@@ -104,7 +104,7 @@ def estimate_mean(systems: Sequence[Scores], *, resamples: int = RESAMPLES, seed
     if len({len(scores) for scores in systems}) != 1:
         raise ValueError("the systems must be scored on the same items")
     value = float(np.mean([_defined(scores) for scores in systems]))
-    low, high = _interval(np.mean(_resample(systems, resamples, seed), axis=0))
+    low, high = interval(np.mean(resample(systems, resamples, seed), axis=0))
     return Estimate(value=value, low=low, high=high, n=len(systems[0]))
 
 
