@@ -411,6 +411,57 @@ def remove_from_leaderboard(
     remove_results(names, store)
 
 
+@app.command()
+def contamination(
+    recipe: Annotated[Path | None, typer.Argument(help="recipe file or run folder: its data, tests and scores")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="training file or folder; may be repeated")] = None,
+    tests: Annotated[list[Path] | None, typer.Option(help="test file; may be repeated")] = None,
+    scores: Annotated[Path | None, typer.Option(help="result file to split into clean and dirty items")] = None,
+    words: Annotated[int, typer.Option(help="words, or Chinese characters, in a row that must agree")] = 13,
+    output: Annotated[Path | None, typer.Option("--output", help="json of every item with its evidence")] = None,
+) -> None:
+    """Find test items in the training data, and compare the score on clean and on found items."""
+    from graftlm.recipes.contamination import contamination as search
+
+    search(recipe, data or [], tests or [], scores=scores, n=words, output=output)
+
+
+@app.command()
+def canaries(
+    output: Annotated[Path, typer.Argument(help="new jsonl file, to be added to a recipe's data")],
+    count: Annotated[int, typer.Option(help="canaries of each number of repeats")] = 8,
+    repeats: Annotated[list[int] | None, typer.Option(help="times that they stand in the file; 1, 4, 16, 64")] = None,
+    digits: Annotated[int, typer.Option(help="length of a secret")] = 6,
+    seed: Annotated[int, typer.Option(help="of names and secrets")] = 0,
+) -> None:
+    """Write made-up secrets to plant in training data; `graft memorisation` tells how far training exposed them."""
+    from graftlm.recipes.canaries import REPEATS, write_canaries
+
+    write_canaries(output, count, repeats or REPEATS, digits, seed)
+
+
+@app.command()
+def memorisation(
+    model: Model,
+    trained: Annotated[Path | None, typer.Option(help="rows that it was trained on; a run has its own")] = None,
+    unseen: Annotated[Path | None, typer.Option(help="rows of the same sort that it was not trained on")] = None,
+    base: Annotated[str | None, typer.Option(help="the model that it was trained from; a run has its own")] = None,
+    canaries: Annotated[Path | None, typer.Option(help="file that `graft canaries` wrote")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="trained rows, and unseen ones, at most")] = 200,
+    prefix: Annotated[int, typer.Option(min=1, help="tokens of a row that are given")] = 50,
+    suffix: Annotated[int, typer.Option(min=1, help="tokens that must come back")] = 50,
+    template: Template = "own",
+    output: Annotated[Path | None, typer.Option("--output", help="json of all figures")] = None,
+) -> None:
+    """Tell what a model has kept of its training rows: membership, verbatim extraction, exposed canaries."""
+    from graftlm.recipes.memorisation import memorisation as measure
+
+    measure(
+        model, trained=trained, unseen=unseen, base=base, canaries=canaries, rows=rows, prefix=prefix, suffix=suffix,
+        template=template, output=output,
+    )  # fmt: skip
+
+
 def main() -> None:
     """Entry point: user errors are printed with their fix and end with exit code 2, never a traceback."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ:

@@ -108,6 +108,8 @@ def task_result(
         samples=_spread(graded, samples),
         items_hash=items_hash,
         seconds=seconds,
+        items_hash=hash_items(task.items),
+        seconds=time.perf_counter() - started,
     )
 
 
@@ -130,6 +132,11 @@ def _spread(graded: Graded, count: int) -> list[SampleAnswer]:
     total = len(graded.samples)
     count = min(count, total)
     return [graded.samples[place * total // count] for place in range(count)]
+
+
+def hash_items(items: Sequence[Labelled | Text]) -> str:
+    """Identity of a test's items: their prompts, answers and options in order."""
+    return hash_value([_content(item) for item in items])
 
 
 def _content(item: Labelled | Text) -> list[object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import overload
 
@@ -12,7 +13,7 @@ from graftlm.core.errors import DataError
 from graftlm.core.hashing import hash_file, hash_folder, hash_value
 from graftlm.data import worlds
 from graftlm.data.readers import Fault
-from graftlm.data.records import load_samples
+from graftlm.data.records import load_samples, stream_samples
 from graftlm.data.samples import (
     Captioned,
     Chat,
@@ -64,9 +65,8 @@ def read_source(name: str, source: Source) -> Rows:
         if not len(samples):
             raise DataError(f"there is no sample {source.start}", where=f"data.{name}", fix="lower `start`")
         return Rows(samples, [], len(samples))
-    place = f"hub:{source.hub}" if source.hub else str(source.path)
     loaded = load_samples(
-        place,
+        _place(source),
         kind=None if source.kind == "auto" else source.kind,
         columns=source.columns or None,
         schema=source.schema_name,
@@ -86,6 +86,29 @@ def read_source(name: str, source: Source) -> Rows:
         found = ", ".join(sorted(KINDS.get(k, k.__name__) for k in kinds))
         raise DataError(f"rows of several kinds: {found}", where=f"data.{name}", fix="split the file, or set `kind`")
     return rows
+
+
+def stream_source(source: Source) -> Iterator[Sample]:
+    """The valid samples of a source, read one after another: for more rows than memory holds.
+
+    Raises:
+        DataError: nothing can be read.
+    """
+    if source.world:
+        yield from _generated(source)
+        return
+    rows = stream_samples(
+        _place(source),
+        kind=None if source.kind == "auto" else source.kind,
+        columns=source.columns or None,
+        schema=source.schema_name,
+        split=source.split,
+    )
+    yield from islice((row for row in rows if not isinstance(row, Fault)), source.limit)
+
+
+def _place(source: Source) -> str:
+    return f"hub:{source.hub}" if source.hub else str(source.path)
 
 
 def source_key(source: Source) -> str:
