@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from pathlib import Path
+
+from pydantic import ValidationError
 
 from graftlm.core.errors import DataError
+from graftlm.core.files import read_json
 from graftlm.evaluation.arena.battles import Battle, Verdict
 from graftlm.evaluation.results import EvaluationResult, TaskResult
 
 JUDGE = "exam"
+
+
+def read_result(path: Path) -> EvaluationResult:
+    """A result as `graft eval` writes it.
+
+    Raises:
+        GraftError: the file is absent or not JSON.
+        DataError: it is another sort of file.
+    """
+    try:
+        return EvaluationResult.model_validate(read_json(path))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        raise DataError(f"no result of `graft eval`: `{key}`: {fault['msg']}", where=path, fix="check the path") from None
 
 
 def exam_battles(

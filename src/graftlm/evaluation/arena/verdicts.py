@@ -7,7 +7,7 @@ from typing import Literal
 
 Choice = Literal["A", "B", "C"]
 
-LOWEST, HIGHEST = 0.0, 10.0
+HIGHEST = 10.0
 TIE_MARGIN = 0.1
 """Two grades this near are a tie, as in FastChat; it lets no half point through."""
 
