@@ -139,8 +139,8 @@ def read_all_answers(files: Sequence[Path]) -> dict[str, Answers]:
 def _battle(bench: Bench, by: RememberingJudge, log: RecordLog[Battle], baseline: str | None) -> None:
     total = battles_to_judge(bench, baseline)
     if not total:
-        known = ", ".join(bench.answers)
-        raise GraftError("there is no pair of models to judge", where=baseline or known, fix="give answers of two models")
+        where = baseline or ", ".join(bench.answers)
+        raise GraftError("there is no pair of models to judge", where=where, fix="give answers of two models")
     with progress_bar() as bar:
         task = bar.add_task("battles", total=total, note="")
         cost = judge_battles(bench, by, log, lambda count: bar.advance(task, count), baseline=baseline)

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from graftlm.core.console import console, say
 from graftlm.core.errors import GraftError
-from graftlm.evaluation.arena.battles import Battle, Order, Verdict, battle_key, style_of
+from graftlm.evaluation.arena.battles import Battle, Order, Verdict, battle_key, mirrored, style_of
 from graftlm.evaluation.arena.questions import Answers, Question, check_answered, read_questions
 from graftlm.evaluation.arena.record_log import RecordLog
 from graftlm.recipes.arena import read_all_answers
 
 KEYS = "a: the first is better · b: the second · t: a tie · x: both are bad · s: skip · q: end"
 _ON_LEFT: dict[str, Verdict] = {"a": "a", "b": "b", "t": "tie", "x": "both_bad"}
-_SWAPPED: dict[Verdict, Verdict] = {"a": "b", "b": "a"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Showing:
         model_a, model_b = sorted(said)
         return Battle(
             question_id=self.question.question_id, category=self.question.category, model_a=model_a, model_b=model_b,
-            turns=len(self.question.turns), verdict=verdict if order == "ab" else _SWAPPED.get(verdict, verdict),
+            turns=len(self.question.turns), verdict=verdict if order == "ab" else mirrored(verdict),
             judge=voter, order=order, style_a=style_of(said[model_a]), style_b=style_of(said[model_b]),
         )  # fmt: skip
 

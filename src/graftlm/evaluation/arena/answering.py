@@ -43,14 +43,14 @@ def answer_questions(
         talks = _Talks(subject, chunk, max_new_tokens, seed, temperature)
         for turn in range(max((len(question.turns) for question in chunk), default=0)):
             cut += talks.answer(turn)
-        log.append(
-            [
-                ModelAnswer.model_validate({"question_id": q.question_id, "model_id": name, "choices": [{"turns": said}]})
-                for q, said in zip(chunk, talks.said, strict=True)
-            ]
-        )
+        log.append([_answer(name, question, said) for question, said in zip(chunk, talks.said, strict=True)])
         advance(len(chunk))
     return cut
+
+
+def _answer(name: str, question: Question, said: list[str]) -> ModelAnswer:
+    row = {"question_id": question.question_id, "model_id": name, "choices": [{"turns": said}]}
+    return ModelAnswer.model_validate(row)
 
 
 class _Talks:
@@ -85,7 +85,8 @@ class _Talks:
         answers = generate(
             subject.model, [subject.encode(self._history(place, turn)) for place in places], decoding,
             stop_ids=subject.stop_ids, pad_id=subject.pad_id, batch_size=subject.batch_size,
-            batch_tokens=subject.batch_tokens, decode=subject.decode, seeds=[self._drawn(place, turn) for place in places],
+            batch_tokens=subject.batch_tokens, decode=subject.decode,
+            seeds=[self._drawn(place, turn) for place in places],
         )  # fmt: skip
         for place, answer in zip(places, answers, strict=True):
             self.said[place].append((answer.text or "").strip())

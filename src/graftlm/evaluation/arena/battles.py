@@ -117,6 +117,12 @@ def style_of(answers: Sequence[str]) -> Style:
     return Style(tokens=sum(len(_WORD.findall(answer)) for answer in answers), **marks)
 
 
+def mirrored(verdict: Verdict) -> Verdict:
+    """The verdict with the two sides exchanged."""
+    swapped: dict[Verdict, Verdict] = {"a": "b", "b": "a"}
+    return swapped.get(verdict, verdict)
+
+
 def agreed(first: Verdict, second: Verdict) -> Verdict:
     """One verdict of two orders (MT-bench, arXiv:2306.05685): a win needs both; else it is a tie.
 

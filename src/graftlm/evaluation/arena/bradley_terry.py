@@ -72,7 +72,7 @@ def _fit(pairs: Pairs, battles_RP: Floats, points_RP: Floats, ridge_R: Floats) -
         hessian_RMM[:, first, second] = hessian_RMM[:, second, first] = -battles_RP * chance_RP * (1 - chance_RP)
         diagonal_RM = ridge_R[:, None] - hessian_RMM.sum(axis=2)
         hessian_RMM[:, range(models), range(models)] = diagonal_RM
-        # A shift of all strengths changes nothing; the added constant makes that direction solvable, and leaves it at 0.
+        # A shift of all strengths changes nothing; the added constant makes that direction solvable, and keeps it 0.
         return gradient_RM, hessian_RMM + diagonal_RM.mean(axis=1)[:, None, None] / models
 
     return minimise(loss, derivatives, np.zeros((len(battles_RP), models)))

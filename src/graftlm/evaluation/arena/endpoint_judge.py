@@ -101,7 +101,8 @@ class EndpointJudge:
             try:
                 return _read(self._posted(content))
             except urllib.error.HTTPError as error:
-                reason, asked_pause = f"it answered {error.code} {error.reason}: {_beginning(error)}", _retry_after(error)
+                reason = f"it answered {error.code} {error.reason}: {_beginning(error)}"
+                asked_pause = _retry_after(error)
                 if error.code < 500 and error.code not in BUSY:
                     raise self._refused(error.code, reason) from None
             except (OSError, http.client.HTTPException, ValueError) as error:  # URLError and timeouts are OSErrors
@@ -111,7 +112,7 @@ class EndpointJudge:
                 time.sleep(min(LONGEST_PAUSE, max(asked_pause, s.pause * 2**attempt)))
         raise GraftError(
             f"the judge gave no usable reply in {s.retries + 1} attempts ({reason})", where=self._address,
-            fix="run the same command again later: what was judged is kept and costs nothing; see --timeout, --parallel",
+            fix="run the same command again later: what was judged is kept; --timeout and --parallel may help",
         )  # fmt: skip
 
     def _posted(self, content: bytes) -> bytes:

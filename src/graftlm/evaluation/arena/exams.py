@@ -28,7 +28,8 @@ def read_result(path: Path) -> EvaluationResult:
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(str(part) for part in fault["loc"])
-        raise DataError(f"no result of `graft eval`: `{key}`: {fault['msg']}", where=path, fix="check the path") from None
+        reason = f"no result of `graft eval`: `{key}`: {fault['msg']}"
+        raise DataError(reason, where=path, fix="check the path") from None
 
 
 def exam_battles(
@@ -77,7 +78,7 @@ def _unfit(sheets: dict[str, TaskResult], models: Sequence[str]) -> str | None:
     if len({(sheet.version, sheet.metric, sheet.shots, len(sheet.scores)) for sheet in sheets.values()}) > 1:
         return "the models were scored differently (version, metric, shots or number of answers)"
     sample = next(iter(sheets.values()))
-    marks = {(score, weight) for sheet in sheets.values() for score, weight in zip(sheet.scores, sheet.weights, strict=True)}
+    marks = {mark for sheet in sheets.values() for mark in zip(sheet.scores, sheet.weights, strict=True)}
     if not sample.higher_is_better or not marks <= {(0.0, 1.0), (1.0, 1.0)}:
         return f"its metric {sample.metric} does not say right or wrong"
     return None

@@ -13,7 +13,6 @@ from graftlm.evaluation.arena.battles import Battle, Grade, QuestionId, Verdict
 from graftlm.evaluation.arena.verdicts import choice_of
 from graftlm.evaluation.statistics import Estimate, Scores, estimate
 
-
 Key = TypeVar("Key", int, str)
 
 
@@ -72,7 +71,7 @@ def _row(model: str, grades: Sequence[Grade]) -> GradeRow:
             by_turn[one.turns].append(one.grade)
             by_category[one.category].append(one.grade)
     if not by_question:
-        raise DataError("the judge gave it no grade", where=model, fix="look at the judge's replies, or take another judge")
+        raise DataError("the judge gave it no grade", where=model, fix="take a judge that keeps to the form: [[7]]")
     scores = Scores.of([sum(some) for some in by_question.values()], [len(some) for some in by_question.values()])
     ungraded = sum(one.grade is None for one in grades)
     return GradeRow(model, estimate(scores), _means(by_turn), _means(by_category), ungraded)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TypeVar
 
-from graftlm.evaluation.arena.battles import Battle, BattleKey, Grade, Verdict, agreed, battle_key, style_of
+from graftlm.evaluation.arena.battles import Battle, BattleKey, Grade, Verdict, agreed, battle_key, mirrored, style_of
 from graftlm.evaluation.arena.judges import Messages, RememberingJudge, Reply
 from graftlm.evaluation.arena.prompts import JudgePrompt, Kind, choose_prompt
 from graftlm.evaluation.arena.questions import REFERENCED, Answers, Question, check_answered
@@ -132,7 +132,7 @@ class _Pairing:
         return battle_key(self.question.question_id, self.one, self.other, self.turns, judge)
 
     def battle(self, bench: Bench, judge: str, first: Verdict, swapped: Verdict) -> Battle:
-        second = _SWAPPED[swapped]
+        second = mirrored(swapped)
         said_a, said_b = (bench.answers[model][self.question.question_id] for model in (self.one, self.other))
         return Battle(
             question_id=self.question.question_id, category=self.question.category, model_a=self.one,
@@ -183,7 +183,6 @@ def grades_to_give(bench: Bench) -> int:
     return sum(len(_turns_judged(question)) for question in bench.questions) * len(bench.answers)
 
 
-_SWAPPED: dict[Verdict, Verdict] = {"a": "b", "b": "a", "tie": "tie", "both_bad": "both_bad", "unreadable": "unreadable"}
 
 
 def _battles_to_judge(bench: Bench, baseline: str | None) -> list[_Pairing]:

@@ -52,7 +52,7 @@ class Matches:
             codes_P // len(self.models),
             codes_P % len(self.models),
             np.bincount(place_N, minlength=len(codes_P)).astype(np.float64),
-            np.bincount(place_N, self.points_N, minlength=len(codes_P)),
+            np.bincount(place_N, self.points_N, minlength=len(codes_P)).astype(np.float64),
         )
 
 

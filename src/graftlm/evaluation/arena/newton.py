@@ -30,7 +30,7 @@ def minimise(loss: Loss, derivatives: Derivatives, start_RK: Floats, *, toleranc
     at_RK = start_RK.copy()
     for _ in range(_STEPS):
         gradient_RK, hessian_RKK = derivatives(at_RK)
-        step_RK = np.linalg.solve(hessian_RKK, gradient_RK[..., None])[..., 0]
+        step_RK: Floats = np.linalg.solve(hessian_RKK, gradient_RK[..., None])[..., 0].astype(np.float64)
         at_RK = _descended(loss, at_RK, step_RK)
         if float(np.abs(step_RK).max(initial=0)) < tolerance:
             return at_RK

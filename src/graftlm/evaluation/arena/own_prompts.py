@@ -27,21 +27,21 @@ WORDINGS = {
     "en": Wording(
         pair="You compare two assistants, A and B, who were given the same task by a user. Say whose answer serves the "
         "user better: is it correct, does it do what was asked, is it complete, clear and to the point?",
-        single="You mark an assistant's answer to a user's task: is it correct, does it do what was asked, is it complete, "
-        "clear and to the point?",
+        single="You mark an assistant's answer to a user's task: is it correct, does it do what was asked, is it "
+        "complete, clear and to the point?",
         last_turn="There are two turns. Judge the last one; the first is there to understand it.",
-        referenced="A reference answer is given. Check against it first, and name every mistake; another way to the same "
-        "result is as good.",
+        referenced="A reference answer is given. Check against it first, and name every mistake; another way to the "
+        "same result is as good.",
         fairness="Neither the order of the answers nor their length nor the names count.",
-        choose="Explain your view in a few sentences. Then, on a line of its own, write [[A]] if A is better, [[B]] if B is "
-        "better, or [[C]] if neither is.",
-        grade="Explain your view in a few sentences. Then, on a line of its own, write a whole number from 1 (useless) to "
-        "10 (could not be better) in double brackets, as [[7]].",
+        choose="Explain your view in a few sentences. Then, on a line of its own, write [[A]] if A is better, [[B]] if "
+        "B is better, or [[C]] if neither is.",
+        grade="Explain your view in a few sentences. Then, on a line of its own, write a whole number from 1 (useless) "
+        "to 10 (could not be better) in double brackets, as [[7]].",
         user="User", reference="Reference answer", answer="Answer", answer_a="Assistant A", answer_b="Assistant B",
     ),
     "zh": Wording(
-        pair="两位助手 A 和 B 收到了同一位用户的同一个任务，请判断谁的回答对用户更有帮助：内容是否正确，是否按要求完成，"
-        "是否完整、清楚、切题。",
+        pair="两位助手 A 和 B 收到了同一位用户的同一个任务，请判断谁的回答对用户更有帮助："
+        "内容是否正确，是否按要求完成，是否完整、清楚、切题。",
         single="请为助手对用户任务的回答打分：内容是否正确，是否按要求完成，是否完整、清楚、切题。",
         last_turn="对话共有两轮。请评判最后一轮，第一轮仅供理解。",
         referenced="下面给出了参考答案。请先与之对照，指出每一处错误；用其他方法得到同样的结果同样算对。",

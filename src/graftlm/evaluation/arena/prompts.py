@@ -73,9 +73,9 @@ def own_prompts() -> list[JudgePrompt]:
     for language, pairwise, turns, referenced in product(WORDINGS, (False, True), (1, 2), (False, True)):
         kind: Kind = "pairwise" if pairwise else "single"
         name = f"graft-{kind}-{turns}{'-reference' if referenced else ''}-{language}"
-        shape = {"pairwise": pairwise, "turns": turns, "referenced": referenced}
         words = WORDINGS[language]
-        system, template = system_text(words, **shape), template_text(words, **shape)
+        system = system_text(words, pairwise=pairwise, turns=turns, referenced=referenced)
+        template = template_text(words, pairwise=pairwise, turns=turns, referenced=referenced)
         form: Form = "[[A]]" if pairwise else "[[rating]]"
         prompts.append(JudgePrompt(name, kind, system, template, form, language=language))
     return prompts

@@ -1,4 +1,4 @@
-"""Questions of one or two turns, models' answers to them, and reference answers; in the layouts of MT-bench and BELLE."""
+"""Questions of one or two turns, models' answers, and reference answers; in the layouts of MT-bench and BELLE."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Turns(BaseModel):
 
 
 class ModelAnswer(BaseModel):
-    """A line of an answers' file: {question_id, model_id, choices: [{index, turns}]}; `text` is an answer of one turn."""
+    """A line of an answers' file: {question_id, model_id, choices: [{turns}]}; `text` is an answer of one turn."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -151,4 +151,5 @@ def _parsed(line: str, kind: type[Row], where: str) -> Row:
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(str(part) for part in fault["loc"])
-        raise DataError(f"`{key}`: {fault['msg']}" if key else fault["msg"], where=where, fix="mend this line") from None
+        reason = f"`{key}`: {fault['msg']}" if key else fault["msg"]
+        raise DataError(reason, where=where, fix="mend this line") from None

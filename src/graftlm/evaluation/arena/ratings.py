@@ -166,6 +166,6 @@ def _unbounded(outside: list[str]) -> list[str]:
     if not outside:
         return []
     return [
-        f"{', '.join(outside)}: no point was given, or none taken, against the others; the likeliest rating is infinite. "
-        "A weak prior (566 points) holds all ratings; more battles would"
+        f"{', '.join(outside)}: never lost a point to the others, or never took one; the likeliest rating is infinite. "
+        "A weak prior (a standard deviation of 566 points) holds all ratings; more battles make it needless"
     ]

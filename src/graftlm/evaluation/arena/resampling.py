@@ -1,8 +1,8 @@
 """The bootstrap of an arena: questions are drawn with replacement, each with all of its battles.
 
-Battles over one question are not independent: a model that is right beats all that are wrong. Drawing single battles, as
-FastChat does, would make intervals too narrow there. Where each battle has a question of its own, as in an arena of
-people, both are the same.
+Battles over one question are not independent: a model that is right beats all that are wrong. Drawing single battles,
+as FastChat does, would make intervals too narrow there. Where each battle has a question of its own, as in an arena
+of people, both are the same.
 """
 
 from __future__ import annotations

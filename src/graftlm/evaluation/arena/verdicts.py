@@ -18,9 +18,8 @@ _CHOICE = re.compile(r"\[\[\s*([ABC])\s*\]\]")
 _IN_BRACKETS = re.compile(rf"\[\[\s*{_N}\s*,\s*{_N}\s*\]\]")
 _FIRST_LINE = re.compile(rf"[(\[]?\s*{_N}(?:/10)?\s*[\s,，、/;；]\s*{_N}(?:/10)?\s*[)\]]?[.。]?")
 _TUPLE = re.compile(rf"[(（]\s*{_N}\s*[,，]\s*{_N}\s*[)）]")
-_NAMED = re.compile(
-    rf"(?:Assistant|助手)\s*1\s*[^\d\n]{{0,3}}\s*{_N}(?:/10)?\D{{0,12}}(?:Assistant|助手)\s*2\s*[^\d\n]{{0,3}}\s*{_N}", re.IGNORECASE
-)
+_NAMED_1, _NAMED_2 = (rf"(?:Assistant|助手)\s*{side}\s*[^\d\n]{{0,3}}\s*{_N}" for side in (1, 2))
+_NAMED = re.compile(rf"{_NAMED_1}(?:/10)?\D{{0,12}}{_NAMED_2}", re.IGNORECASE)
 
 
 def read_grade(text: str) -> float | None:
