@@ -481,7 +481,7 @@ def arena_rate(
     style_control: Annotated[bool, typer.Option("--style-control", help="ratings at equal length and markup")] = False,
     category: Annotated[str | None, typer.Option(help="only battles of this category")] = None,
     judge: Annotated[str | None, typer.Option(help="only battles judged by this one")] = None,
-    bootstraps: Annotated[int, typer.Option(min=100, help="resamples behind the intervals")] = 200,
+    bootstraps: Annotated[int, typer.Option(min=100, help="resamples behind the intervals")] = 500,
     seed: Annotated[int, typer.Option(help="of the resamples")] = 0,
 ) -> None:
     """Rate models by their battles: rating, interval, rank range, battles, win rate."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import time
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -77,39 +77,44 @@ class EndpointJudge:
         if not conversations:
             return
         failure: GraftError | None = None
+        stop = threading.Event()  # futures that are cancelled would never be reported by as_completed
         with ThreadPoolExecutor(self._settings.parallel) as pool:
-            places = {pool.submit(self._asked, one): place for place, one in enumerate(conversations)}
-            for done in as_completed(places):
-                if done.cancelled():
-                    continue
-                error = done.exception()
-                if error is None:
-                    yield places[done], done.result()
-                    continue
-                pool.shutdown(wait=False, cancel_futures=True)
-                if not isinstance(error, GraftError):
-                    raise error
-                failure = failure or error
+            places = {pool.submit(self._asked, one, stop): place for place, one in enumerate(conversations)}
+            try:
+                for done in as_completed(places):
+                    try:
+                        reply = done.result()
+                    except GraftError as error:
+                        failure = failure or error
+                        stop.set()
+                        continue
+                    if reply is not None:
+                        yield places[done], reply
+            finally:
+                stop.set()
         if failure is not None:
             raise failure
 
-    def _asked(self, messages: Messages) -> Reply:
+    def _asked(self, messages: Messages, stop: threading.Event) -> Reply | None:
+        """None where the work was stopped before this began, or before it could be tried again."""
         s = self._settings
         body = {"model": s.model, "messages": messages, "temperature": s.temperature, "max_tokens": s.max_tokens}
         content = json.dumps(body).encode()
+        reason, pause = "", 0.0
         for attempt in range(s.retries + 1):
+            if stop.wait(pause):
+                return None
             try:
                 return _read(self._posted(content))
             except urllib.error.HTTPError as error:
                 reason = f"it answered {error.code} {error.reason}: {_beginning(error)}"
-                asked_pause = _retry_after(error)
                 if error.code < 500 and error.code not in BUSY:
                     raise self._refused(error.code, reason) from None
+                pause = _retry_after(error)
             except (OSError, http.client.HTTPException, ValueError) as error:  # URLError and timeouts are OSErrors
                 cause = getattr(error, "reason", None) or error
-                reason, asked_pause = f"{type(cause).__name__}: {cause}".removesuffix(": "), 0.0
-            if attempt < s.retries:
-                time.sleep(min(LONGEST_PAUSE, max(asked_pause, s.pause * 2**attempt)))
+                reason, pause = f"{type(cause).__name__}: {cause}".removesuffix(": "), 0.0
+            pause = min(LONGEST_PAUSE, max(pause, s.pause * 2**attempt))
         raise GraftError(
             f"the judge gave no usable reply in {s.retries + 1} attempts ({reason})", where=self._address,
             fix="run the same command again later: what was judged is kept; --timeout and --parallel may help",

@@ -46,7 +46,7 @@ class RecordLog(Generic[Record]):
             return
         if not self._mended:
             self._mend()
-        lines = "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records)
+        lines = "".join(record.model_dump_json() + "\n" for record in records)
         with self.path.open("ab", buffering=0) as file:
             file.write(lines.encode())
             os.fsync(file.fileno())

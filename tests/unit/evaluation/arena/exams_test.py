@@ -126,7 +126,7 @@ def test_intervals_hold_the_truth_where_battles_share_questions() -> None:
         _, battles = exam_world(seed)
         apart = [one.model_copy(update={"question_id": number}) for number, one in enumerate(battles)]
         for held, some in ((together, battles), (alone, apart)):
-            rows = rate(some, seed=seed).rows
+            rows = rate(some, seed=seed, bootstraps=200).rows
             held += [row.rating.low <= truth[row.model] <= row.rating.high for row in rows]
     assert 0.91 <= np.mean(together) <= 0.98
     assert np.mean(alone) < 0.85
