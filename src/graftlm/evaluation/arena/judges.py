@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from graftlm.core.errors import GraftError
-from graftlm.core.files import read_json, write_json
+from graftlm.core.files import read_json
 from graftlm.core.hashing import hash_value
 
 Messages = list[dict[str, str]]
@@ -76,4 +77,6 @@ class RememberingJudge:
 
     def _remember(self, messages: Messages, reply: Reply) -> None:
         counts = {"prompt_tokens": reply.prompt_tokens, "answer_tokens": reply.answer_tokens}
-        write_json(self._file(messages), {"text": reply.text, **counts, "messages": messages})
+        kept = json.dumps({"text": reply.text, **counts, "messages": messages}, ensure_ascii=False)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._file(messages).write_text(kept, encoding="utf-8")  # a half-written one is asked again
