@@ -72,7 +72,7 @@ class RememberingJudge:
         try:
             kept = read_json(file)
             return Reply(kept["text"], kept["prompt_tokens"], kept["answer_tokens"], remembered=True)
-        except (GraftError, KeyError, TypeError):
+        except (GraftError, KeyError, TypeError, UnicodeDecodeError):
             return None  # spoilt from outside: it is asked again
 
     def _remember(self, messages: Messages, reply: Reply) -> None:

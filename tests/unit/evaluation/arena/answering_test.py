@@ -83,7 +83,12 @@ def test_a_second_turn_follows_the_first_answer(subject: LanguageModel, tmp_path
         return subject.encode(turns)
 
     noting = LanguageModel(
-        model=subject.model, encode=encode, encode_text=subject.encode_text, decode=subject.decode, stop_ids={2}, pad_id=0
+        model=subject.model,
+        encode=encode,
+        encode_text=subject.encode_text,
+        decode=subject.decode,
+        stop_ids={2},
+        pad_id=0,
     )
     answered(noting, tmp_path / "a.jsonl", QUESTIONS[1:2], temperature=0.0)
     said = read_answers(tmp_path / "a.jsonl")[1][1]
@@ -92,7 +97,9 @@ def test_a_second_turn_follows_the_first_answer(subject: LanguageModel, tmp_path
 
 def test_a_local_judge_replies_alike_in_any_company(subject: LanguageModel) -> None:
     judge = LocalJudge("tiny", "hash", subject, temperature=1.0, max_new_tokens=8)
-    asked = [[{"role": "system", "content": "Judge."}, {"role": "user", "content": text}] for text in ("a", "bb", "ccc")]
+    asked = [
+        [{"role": "system", "content": "Judge."}, {"role": "user", "content": text}] for text in ("a", "bb", "ccc")
+    ]
     together = dict(judge.ask(asked))
     assert [dict(judge.ask([one]))[0] for one in asked] == [together[place] for place in range(3)]
     assert together[0].prompt_tokens == len(subject.encode([])) + len("sJudge.|ua") and together[0].answer_tokens

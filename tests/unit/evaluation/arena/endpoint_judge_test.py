@@ -129,7 +129,8 @@ def test_without_a_key_none_is_sent(server: Server, judge: Callable) -> None:
 
 
 @pytest.mark.parametrize(
-    "deed", ["429", "500", "503", "break", "text:no json", "text:{}", 'text:{"choices": []}', 'text:["choices"]', "slow0.4"]
+    "deed",
+    ["429", "500", "503", "break", "text:no json", "text:{}", 'text:{"choices": []}', 'text:["choices"]', "slow0.4"],
 )
 def test_what_may_pass_is_tried_again(server: Server, judge: Callable, deed: str) -> None:
     server.script = [deed, deed]
@@ -139,7 +140,13 @@ def test_what_may_pass_is_tried_again(server: Server, judge: Callable, deed: str
 
 @pytest.mark.parametrize(
     ("deed", "reason"),
-    [("429", "429"), ("500", "500"), ("text:no json", "no chat completion"), ("slow0.4", "timed out"), ("break", "Remote")],
+    [
+        ("429", "429"),
+        ("500", "500"),
+        ("text:no json", "no chat completion"),
+        ("slow0.4", "timed out"),
+        ("break", "Remote"),
+    ],
 )
 def test_what_does_not_pass_is_told(server: Server, judge: Callable, deed: str, reason: str) -> None:
     server.script = [deed] * 3
@@ -148,7 +155,9 @@ def test_what_does_not_pass_is_told(server: Server, judge: Callable, deed: str, 
     assert reason in error.value.reason and len(error.value.reason) < 400 and error.value.fix
 
 
-@pytest.mark.parametrize(("status", "says"), [("400", "400"), ("401", "OPENAI_API_KEY"), ("404", "address"), ("redirect", "302")])
+@pytest.mark.parametrize(
+    ("status", "says"), [("400", "400"), ("401", "OPENAI_API_KEY"), ("404", "address"), ("redirect", "302")]
+)
 def test_a_refusal_is_not_tried_again(server: Server, judge: Callable, status: str, says: str) -> None:
     server.script = [status]
     with pytest.raises(GraftError, match="the judge refused") as error:
@@ -198,10 +207,10 @@ def test_a_rerun_asks_nothing_again(server: Server, judge: Callable, tmp_path: P
 def test_a_spoilt_memory_is_asked_again(server: Server, judge: Callable, tmp_path: Path) -> None:
     remembering = RememberingJudge(judge(), tmp_path)
     remembering.ask(said("a"))
-    for content in ("", "{}", "[]"):
-        next(tmp_path.glob("*.json")).write_text(content)
+    for content in (b"", b"{}", b"[]", '{"text": "好'.encode()[:-1]):
+        next(tmp_path.glob("*.json")).write_bytes(content)
         assert remembering.ask(said("a"))[0].text == "echo: a"
-    assert len(server.seen) == 4
+    assert len(server.seen) == 5
 
 
 def test_a_failure_keeps_what_was_paid_for(server: Server, judge: Callable, tmp_path: Path) -> None:
@@ -216,7 +225,9 @@ def test_a_failure_keeps_what_was_paid_for(server: Server, judge: Callable, tmp_
     assert sum(not reply.remembered for reply in replies) == 5 - answered
 
 
-def test_the_key_is_nowhere_written(server: Server, judge: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_nowhere_written(
+    server: Server, judge: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret-4711")
     RememberingJudge(judge(), tmp_path).ask(said("a"))
     assert "secret-4711" in server.seen[0][1]["Authorization"]

@@ -35,9 +35,7 @@ def result(model: str, *tasks: TaskResult) -> EvaluationResult:
 
 
 def test_right_beats_wrong_and_equals_tie() -> None:
-    battles, left_out = exam_battles(
-        [result("x", sheet("law", [1, 1, 0, 0])), result("y", sheet("law", [1, 0, 1, 0]))]
-    )
+    battles, left_out = exam_battles([result("x", sheet("law", [1, 1, 0, 0])), result("y", sheet("law", [1, 0, 1, 0]))])
     assert [battle.verdict for battle in battles] == ["tie", "a", "b", "both_bad"] and not left_out
     assert {(battle.judge, battle.category, battle.order) for battle in battles} == {("exam", "law", "both")}
 
@@ -122,7 +120,7 @@ def test_intervals_hold_the_truth_where_battles_share_questions() -> None:
     """Drawing single battles would hold it too rarely: a question's four battles of a model are not four questions."""
     truth = true_ratings()
     together, alone = [], []
-    for seed in range(40):
+    for seed in range(25):
         _, battles = exam_world(seed)
         apart = [one.model_copy(update={"question_id": number}) for number, one in enumerate(battles)]
         for held, some in ((together, battles), (alone, apart)):

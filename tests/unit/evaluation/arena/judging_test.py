@@ -176,7 +176,8 @@ def test_a_judge_without_a_verdict_is_counted_not_rated(log: RecordLog[Battle], 
     ("first", "second", "verdict"),
     [
         ("a", "a", "a"), ("b", "b", "b"), ("tie", "tie", "tie"), ("a", "b", "tie"), ("b", "a", "tie"),
-        ("a", "tie", "tie"), ("tie", "b", "tie"), ("a", "unreadable", "unreadable"), ("unreadable", "tie", "unreadable"),
+        ("a", "tie", "tie"), ("tie", "b", "tie"),
+        ("a", "unreadable", "unreadable"), ("unreadable", "tie", "unreadable"),
     ],
 )  # fmt: skip
 def test_a_win_needs_both_orders(first: str, second: str, verdict: str) -> None:

@@ -13,13 +13,14 @@ from graftlm.evaluation.arena.prompts import choose_prompt, own_prompts, read_pr
 
 SHARED = Path(__file__).parents[5] / "shared" / "data" / "eval"
 MT_BENCH = SHARED / "mt_bench" / "judge_prompts.jsonl"
+QUESTIONS = {"question_1": "Q1", "question_2": "Q2"}
 BLANKS = {
-    "single": {1: {"question": "Q1", "answer": "A1"}, 2: {"question_1": "Q1", "question_2": "Q2", "answer_1": "A1", "answer_2": "A2"}},
+    "single": {1: {"question": "Q1", "answer": "A1"}, 2: {**QUESTIONS, "answer_1": "A1", "answer_2": "A2"}},
     "pairwise": {
         1: {"question": "Q1", "answer_a": "A1", "answer_b": "B1"},
-        2: {"question_1": "Q1", "question_2": "Q2"} | {f"answer_{s}_{t}": f"{s.upper()}{t}" for s in "ab" for t in (1, 2)},
+        2: {**QUESTIONS, "answer_a_1": "A1", "answer_a_2": "A2", "answer_b_1": "B1", "answer_b_2": "B2"},
     },
-}  # fmt: skip
+}
 REFERENCES = {1: {"ref_answer_1": "R1"}, 2: {"ref_answer_1": "R1", "ref_answer_2": "R2"}}
 
 
@@ -30,9 +31,7 @@ REFERENCES = {1: {"ref_answer_1": "R1"}, 2: {"ref_answer_1": "R1", "ref_answer_2
 def test_own_prompts_show_everything_in_the_language_of_the_question(
     kind: str, turns: int, referenced: bool, question: str
 ) -> None:
-    prompt = choose_prompt(
-        own_prompts(), kind, turns=turns, referenced=referenced, category="any", question=question
-    )
+    prompt = choose_prompt(own_prompts(), kind, turns=turns, referenced=referenced, category="any", question=question)
     blanks = BLANKS[kind][turns] | (REFERENCES[turns] if referenced else {})
     system, user = prompt.messages(blanks)
     assert (system["role"], user["role"]) == ("system", "user")
@@ -65,7 +64,11 @@ def test_every_prompt_of_mt_bench_is_filled() -> None:
 def test_the_prompts_of_billa_are_chosen_by_category() -> None:
     prompts = read_prompts(SHARED / "billa_judge" / "prompt.jsonl")
     assert [prompt.form for prompt in prompts] == ["scores"] * 3
-    for category, name, says in [("coding", "prompt-2", "coding"), ("math", "prompt-3", "tuple"), ("qa", "prompt-1", "single line")]:
+    for category, name, says in [
+        ("coding", "prompt-2", "coding"),
+        ("math", "prompt-3", "tuple"),
+        ("qa", "prompt-1", "single line"),
+    ]:
         chosen = choose_prompt(prompts, "pairwise", turns=1, referenced=False, category=category, question="?")
         user = chosen.messages({"question": "Q", "answer_a": "first", "answer_b": "second"})[1]["content"]
         assert chosen.name == name and says in user
@@ -74,12 +77,23 @@ def test_the_prompts_of_billa_are_chosen_by_category() -> None:
         choose_prompt(prompts, "pairwise", turns=2, referenced=False, category="", question="?")
 
 
-GOOD = {"name": "p", "type": "single", "system_prompt": "", "prompt_template": "{question} {answer}", "output_format": "[[rating]]"}
+GOOD = {
+    "name": "p",
+    "type": "single",
+    "system_prompt": "",
+    "prompt_template": "{question} {answer}",
+    "output_format": "[[rating]]",
+}
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
-    [("[", "JSONDecodeError"), (GOOD | {"type": "triple"}, "triple"), (GOOD | {"output_format": "?"}, "KeyError"), ({}, "KeyError")],
+    [
+        ("[", "JSONDecodeError"),
+        (GOOD | {"type": "triple"}, "triple"),
+        (GOOD | {"output_format": "?"}, "KeyError"),
+        ({}, "KeyError"),
+    ],
 )
 def test_what_is_no_prompt_is_named(tmp_path: Path, row: object, reason: str) -> None:
     file = tmp_path / "prompts.jsonl"

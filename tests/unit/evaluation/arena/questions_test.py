@@ -55,7 +55,11 @@ def test_answers_of_both_layouts(tmp_path: Path) -> None:
         ([{"question_id": 1, "turns": ["a"]}, {"turns": ["a"]}], "q.jsonl:2", "`question_id`"),
         ([{"question_id": 1, "turns": []}], "q.jsonl:1", "`turns`"),
         (["[1]"], "q.jsonl:1", "dictionary"),
-        ([{"question_id": 1, "turns": ["a"]}, {"question_id": 1, "turns": ["b"]}], "q.jsonl", "two questions are called 1"),
+        (
+            [{"question_id": 1, "turns": ["a"]}, {"question_id": 1, "turns": ["b"]}],
+            "q.jsonl",
+            "two questions are called 1",
+        ),
     ],
 )
 def test_bad_questions_are_named(tmp_path: Path, rows: list[object], where: str, reason: str) -> None:
@@ -94,7 +98,9 @@ def test_published_questions_and_answers_are_read() -> None:
     assert (len(english), len(chinese), len(vicuna)) == (80, 253, 80)
     for name, questions in (("en", english), ("zh", chinese)):
         for model in ("billa", "chatglm"):
-            check_answered(questions, model, read_answers(SHARED / "billa_judge" / "answer" / f"answer_{name}_{model}.jsonl")[1])
+            check_answered(
+                questions, model, read_answers(SHARED / "billa_judge" / "answer" / f"answer_{name}_{model}.jsonl")[1]
+            )
     name, references = read_answers(SHARED / "mt_bench" / "vicuna_bench" / "reference_answer" / "gpt-4.jsonl")
     wanted = [question.question_id for question in vicuna if question.category in ("coding", "math")]
     assert name == "gpt-4" and set(wanted) <= set(references)

@@ -66,7 +66,9 @@ def test_intervals_of_twenty_thousand_battles(simulated: Callable) -> None:
 
 def test_two_models_have_a_closed_form() -> None:
     """a wins 6, b 2, 2 ties: 7 of 10 points, ln(7/3) nats."""
-    found = ratings(rate(repeated(("a", "b", "a", 6), ("a", "b", "b", 2), ("a", "b", "tie", 1), ("b", "a", "both_bad", 1))))
+    found = ratings(
+        rate(repeated(("a", "b", "a", 6), ("a", "b", "b", 2), ("a", "b", "tie", 1), ("b", "a", "both_bad", 1)))
+    )
     assert found["a"] - found["b"] == pytest.approx(POINTS * np.log(7 / 3), abs=1e-6)
     assert found["a"] + found["b"] == pytest.approx(2000)
 
@@ -135,7 +137,7 @@ def test_a_model_that_always_wins_has_an_infinite_rating_and_a_note() -> None:
     found = rate(battles)
     assert found.rows[0].model == "c" and np.isfinite(found.rows[0].rating.high)
     assert len(found.notes) == 1 and found.notes[0].startswith("c: ") and "infinite" in found.notes[0]
-    assert not rate(battles + [battle("a", "c", "tie", 99)]).notes, "half a point is enough for a finite rating"
+    assert not rate([*battles, battle("a", "c", "tie", 99)]).notes, "half a point is enough for a finite rating"
 
 
 def test_the_weak_prior_is_a_ridge() -> None:

@@ -89,7 +89,8 @@ log = RecordLog(Path(sys.argv[1]), Battle)
 number = len(log.read())
 print("started", flush=True)
 while True:
-    log.append([Battle(question_id=number, category="c" * 2000, model_a="x", model_b="y", verdict="a", judge="j", order="ab")])
+    battle = {"question_id": number, "category": "c" * 2000, "model_a": "x", "model_b": "y", "verdict": "a"}
+    log.append([Battle(**battle, judge="j", order="ab")])
     number += 1
 """
 

@@ -115,7 +115,9 @@ def test_battles_of_unknown_style_are_left_out() -> None:
 
 
 def test_what_is_counted_of_an_answer() -> None:
-    answer = "# Plan\n\nFirst **two** things:\n- buy __milk__\n  * go\n1. end\n\n```\n# no heading\n- no item\n```\n#hash"
+    answer = (
+        "# Plan\n\nFirst **two** things:\n- buy __milk__\n  * go\n1. end\n\n```\n# no heading\n- no item\n```\n#hash"
+    )
     assert style_of([answer]).model_dump() | {"tokens": 0} == {"tokens": 0, "headers": 1, "lists": 3, "bold": 2}
     assert style_of(["莱柯热看 two words。"]).tokens == 4 + 2 + 1
     assert style_of(["# a", "# b"]).headers == 2, "all turns of the judged conversation"
