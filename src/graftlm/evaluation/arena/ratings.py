@@ -172,6 +172,6 @@ def _unbounded(outside: list[str]) -> list[str]:
     if not outside:
         return []
     return [
-        f"{', '.join(outside)}: never lost a point to the others, or never took one; the likeliest rating is infinite. "
-        "A weak prior (a standard deviation of 566 points) holds all ratings; more battles make it needless"
+        f"{', '.join(outside)}: all points against the others went one way, so the likeliest rating is infinite. A "
+        "weak prior (a standard deviation of 566 points) holds all ratings; more battles make it needless"
     ]
