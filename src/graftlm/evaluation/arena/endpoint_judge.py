@@ -7,7 +7,6 @@ import json
 import os
 import threading
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from email.message import Message
 from typing import Any
 
+from graftlm.core.addresses import is_http_address
 from graftlm.core.errors import GraftError
 from graftlm.evaluation.arena.judges import Messages, Reply
 
@@ -61,7 +61,7 @@ class EndpointJudge:
     """
 
     def __init__(self, settings: EndpointSettings) -> None:
-        if not _is_http(settings.url):
+        if not is_http_address(settings.url):
             fix = "write the whole address, as http://127.0.0.1:8000/v1"
             raise GraftError("the judge's address is no http address", where=settings.url, fix=fix)
         self.name, self._settings = settings.model, settings
@@ -172,12 +172,3 @@ def _beginning(error: urllib.error.HTTPError) -> str:
     except (OSError, http.client.HTTPException):
         text = ""  # it broke off; the status says enough
     return repr(text) if text else "nothing"
-
-
-def _is_http(url: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        _ = parts.port  # only now is a port looked at that is no number
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and url.isascii() and " " not in url
