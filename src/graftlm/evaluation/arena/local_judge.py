@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from graftlm.core.errors import ModelError
 from graftlm.data.samples import Turn
 from graftlm.evaluation.arena.judges import Messages, Reply
 from graftlm.evaluation.language_model import LanguageModel
@@ -38,7 +39,7 @@ class LocalJudge:
     def ask(self, conversations: Sequence[Messages]) -> Iterator[tuple[int, Reply]]:
         if not conversations:
             return
-        prompts = [self._subject.encode(_turns(messages)) for messages in conversations]
+        prompts = [self._encoded(messages) for messages in conversations]
         seeds = [0] * len(prompts)  # a reply depends on its own question only, so that it can be remembered
         answers = generate(
             self._subject.model, prompts, self._decoding, stop_ids=self._subject.stop_ids, pad_id=self._subject.pad_id,
@@ -47,6 +48,14 @@ class LocalJudge:
         )  # fmt: skip
         for place, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             yield place, Reply((answer.text or "").strip(), len(prompt), len(answer.tokens))
+
+    def _encoded(self, messages: Messages) -> list[int]:
+        """Templates without a system role get its text at the head of the user's."""
+        try:
+            return self._subject.encode(_turns(messages))
+        except ModelError:
+            whole = "\n\n".join(one["content"] for one in messages)
+            return self._subject.encode([Turn("user", whole)])
 
 
 def _turns(messages: Messages) -> Turns:

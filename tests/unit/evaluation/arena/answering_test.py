@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from graftlm.core.errors import ModelError
+from graftlm.data.samples import Turn
 from graftlm.evaluation.arena.answering import answer_questions
 from graftlm.evaluation.arena.local_judge import LocalJudge
 from graftlm.evaluation.arena.questions import ModelAnswer, Question, read_answers
@@ -106,3 +109,17 @@ def test_a_local_judge_replies_alike_in_any_company(subject: LanguageModel) -> N
     assert list(judge.ask([])) == []
     other = LocalJudge("tiny", "hash", subject, temperature=0.0, max_new_tokens=8)
     assert judge.identity() != other.identity()
+
+
+def test_a_template_without_a_system_role_gets_its_text_from_the_user(subject: LanguageModel) -> None:
+    asked: list[list[Turn]] = []
+
+    def encode(turns: Turns) -> list[int]:
+        if turns[0].role == "system":
+            raise ModelError("the tokenizer's chat template refuses the conversation")
+        asked.append(list(turns))
+        return subject.encode(turns)
+
+    judge = LocalJudge("tiny", "hash", replace(subject, encode=encode), temperature=0.0, max_new_tokens=2)
+    list(judge.ask([[{"role": "system", "content": "Judge."}, {"role": "user", "content": "a"}]]))
+    assert asked == [[Turn("user", "Judge.\n\na")]]

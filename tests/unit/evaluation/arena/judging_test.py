@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import signal
+import subprocess
+import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +27,8 @@ from graftlm.evaluation.arena.questions import Question
 from graftlm.evaluation.arena.ratings import rate
 from graftlm.evaluation.arena.record_log import RecordLog
 
-SHARED = Path(__file__).parents[5] / "shared" / "data" / "eval"
+ROOT = Path(__file__).parents[4]
+SHARED = ROOT.parent / "shared" / "data" / "eval"
 NUMBER = re.compile(r"worth (\d+)")
 
 
@@ -134,6 +140,38 @@ def test_the_file_is_the_same_after_an_interruption(tmp_path: Path, breaks_after
     cost = judge_battles(bench(), remembering(mended, tmp_path), RecordLog(log.path, Battle), nothing)
     assert log.path.read_bytes() == whole.path.read_bytes()
     assert len(broken.asked) + len(mended.asked) == 54 and cost.asked == 54 - breaks_after, "nothing is asked twice"
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from tests.unit.evaluation.arena import judging_test as here
+
+def slowly(shown):
+    time.sleep(0.01)
+    return here.fair(shown)
+
+folder = Path(sys.argv[1])
+log = here.RecordLog(folder / "battles.jsonl", here.Battle)
+here.judge_battles(here.bench(40), here.remembering(here.Scripted(slowly), folder), log, here.nothing)
+"""
+
+
+def test_the_file_is_the_same_after_kills(tmp_path: Path) -> None:
+    """Killed amid its work, then left alone."""
+    whole = RecordLog(tmp_path / "whole.jsonl", Battle)
+    judge_battles(bench(40), RememberingJudge(Scripted(fair), tmp_path / "other"), whole, nothing)
+    file = tmp_path / "battles.jsonl"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(["src", "."])}
+    for lines in (60, None):
+        judging = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], env=environment, cwd=ROOT)
+        while lines is not None and (not file.exists() or file.read_bytes().count(b"\n") < lines):
+            assert judging.poll() is None
+            time.sleep(0.005)
+        if lines is not None:
+            judging.kill()
+        assert judging.wait() == (-signal.SIGKILL if lines is not None else 0)
+    assert file.read_bytes() == whole.path.read_bytes()
 
 
 def test_a_cut_line_is_judged_again_for_nothing(tmp_path: Path, log: RecordLog[Battle]) -> None:
