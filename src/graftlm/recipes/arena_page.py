@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup
 
+from graftlm.core import page_style
 from graftlm.evaluation.arena.battles import Battle
 from graftlm.evaluation.arena.ratings import Rated, RatingTable
 from graftlm.recipes.arena_table import rank_range
@@ -31,7 +32,7 @@ class Cell:
 def arena_page(found: RatingTable, elo: Mapping[str, float], battles: Sequence[Battle]) -> str:
     """The page as HTML; it loads nothing from anywhere."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, page_style.FOLDER]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

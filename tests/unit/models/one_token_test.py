@@ -7,13 +7,21 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config
-from transformers import Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from graftlm.inference.decoding import Decoding
 from graftlm.inference.engine import Engine
 from graftlm.inference.request import open_requests
-from graftlm.models.one_token import one_token_layers, takes_one_token
+from graftlm.models.one_token import one_token_layers
 from graftlm.models.quant_linear import QuantLinear, put_in_place
 from graftlm.models.trunk import prepare_trunk
 from graftlm.models.weight_quantisation import Rounding, quantise_model
