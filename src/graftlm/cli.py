@@ -459,6 +459,111 @@ def memorisation(
     measure(
         model, trained=trained, unseen=unseen, base=base, canaries=canaries, rows=rows, prefix=prefix, suffix=suffix,
         template=template, output=output,
+arena = typer.Typer(help="Models against each other: answers, votes, judgements, ratings.", no_args_is_help=True)
+app.add_typer(arena, name="arena")
+
+Questions = Annotated[Path, typer.Argument(help="jsonl: question_id, category, turns")]
+AnswerFiles = Annotated[list[Path], typer.Argument(help="jsonl files of `graft arena answer`, one a model")]
+Battles = Annotated[Path, typer.Option("--output", help="jsonl of battles, which grows")]
+
+
+@arena.command("answer")
+def arena_answer(
+    model: Model,
+    questions: Questions,
+    output: Annotated[Path | None, typer.Option("--output", help="jsonl, which grows; NAME.jsonl by default")] = None,
+    name: Annotated[str | None, typer.Option(help="of the model in the arena; its folder's by default")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="longest answer in tokens")] = 1024,
+    temperature: Annotated[float | None, typer.Option(min=0, help="by category by default, as MT-bench")] = None,
+    seed: Annotated[int, typer.Option(help="seed of the sampling")] = 0,
+    template: Template = "own",
+) -> None:
+    """Answer questions, turn by turn. Run again to go on."""
+    from graftlm.recipes.arena import answer
+
+    answer(
+        model, questions, output, name=name, template=template, max_new_tokens=max_new_tokens,
+        temperature=temperature, seed=seed,
+    )  # fmt: skip
+
+
+@arena.command("vote")
+def arena_vote(
+    questions: Questions,
+    answers: AnswerFiles,
+    output: Battles = Path("battles.jsonl"),
+    voter: Annotated[str, typer.Option(help="your name, or another; it stands in every battle")] = "person",
+    seed: Annotated[int, typer.Option(help="of the order and of the sides")] = 0,
+) -> None:
+    """Judge pairs of answers yourself, without knowing whose they are."""
+    from graftlm.recipes.voting import vote
+
+    vote(questions, answers, output, voter=voter, seed=seed)
+
+
+@arena.command("judge")
+def arena_judge(
+    questions: Questions,
+    answers: AnswerFiles,
+    judge: Annotated[str, typer.Option(help="model folder, hub name or run folder; with --url, the server's name")],
+    url: Annotated[str | None, typer.Option(help="OpenAI-compatible address, as http://127.0.0.1:8000/v1")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="battles.jsonl, or grades.jsonl")] = None,
+    single: Annotated[bool, typer.Option("--single", help="grade answers from 1 to 10 instead of comparing")] = False,
+    baseline: Annotated[str | None, typer.Option(help="only battles with this model")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="judge prompts of MT-bench or BiLLa; graft's by default")] = None,
+    references: Annotated[Path | None, typer.Option(help="answers file with the right answers")] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="of the judge")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="longest judgement")] = 2048,
+    key_variable: Annotated[str, typer.Option(help="environment variable with the key")] = "OPENAI_API_KEY",
+    timeout: Annotated[float, typer.Option(min=0.1, help="seconds to wait for a reply")] = 120.0,
+    retries: Annotated[int, typer.Option(min=0, help="attempts after a failed one")] = 5,
+    parallel: Annotated[int, typer.Option(min=1, help="requests at a time")] = 4,
+    template: Template = "own",
+) -> None:
+    """Let a model compare all pairs of answers in both orders, or grade them. Run again to go on."""
+    from graftlm.evaluation.arena.endpoint_judge import EndpointSettings
+    from graftlm.recipes.arena import judge as decide
+    from graftlm.recipes.arena import judge_with
+
+    settings = EndpointSettings(
+        url, judge, key_variable, temperature, max_tokens, timeout, retries, parallel=parallel
+    ) if url else None  # fmt: skip
+    by = judge_with(judge, settings, template=template, temperature=temperature, max_tokens=max_tokens)
+    file = output or Path("grades.jsonl" if single else "battles.jsonl")
+    decide(
+        questions, answers, by, file, prompts=prompts, references=references, baseline=baseline, single=single
+    )  # fmt: skip
+
+
+@arena.command("exam")
+def arena_exam(
+    results: Annotated[list[Path], typer.Argument(help="results of `graft eval`, one a model")],
+    output: Battles = Path("battles.jsonl"),
+    task: Annotated[list[str] | None, typer.Option(help="only this task; may be given several times")] = None,
+) -> None:
+    """Let models battle on the questions of an exam: right beats wrong."""
+    from graftlm.recipes.arena import exam
+
+    exam(results, task or [], output)
+
+
+@arena.command("rate")
+def arena_rate(
+    files: Annotated[list[Path], typer.Argument(help="jsonl files of battles or grades")],
+    page: Annotated[Path | None, typer.Option(help="html file to write")] = None,
+    anchor: Annotated[str | None, typer.Option(help="MODEL or MODEL:RATING; the mean is 1000 without")] = None,
+    style_control: Annotated[bool, typer.Option("--style-control", help="ratings at equal length and markup")] = False,
+    category: Annotated[str | None, typer.Option(help="only battles of this category")] = None,
+    judge: Annotated[str | None, typer.Option(help="only battles judged by this one")] = None,
+    bootstraps: Annotated[int, typer.Option(min=100, help="resamples behind the intervals")] = 500,
+    seed: Annotated[int, typer.Option(help="of the resamples")] = 0,
+) -> None:
+    """Rate models by their battles: rating, interval, rank range, battles, win rate."""
+    from graftlm.recipes.arena_rating import rate_files
+
+    rate_files(
+        files, anchor=anchor, style_control=style_control, category=category, judge=judge, bootstraps=bootstraps,
+        seed=seed, page=page,
     )  # fmt: skip
 
 
