@@ -169,8 +169,8 @@ def stream(
         decoder = _Decoder(model, [row], decoding, pad_id)
         while decoder.rows:
             decoder.advance()
-            if row.piece:
-                yield row.piece
+            if piece := row.take_piece():
+                yield piece
     last = watch.finish()
     if last:
         yield last
