@@ -33,7 +33,7 @@ def test_beams_are_those_of_transformers(model: LlamaForCausalLM, beams: int, pe
     for prompt in PROMPTS:
         wanted = theirs.generate(
             torch.tensor([prompt]), num_beams=beams, num_return_sequences=beams, max_new_tokens=10, do_sample=False,
-            length_penalty=penalty, early_stopping=False, eos_token_id=STOPS, pad_token_id=0,
+            length_penalty=penalty, early_stopping=False, eos_token_id=STOPS, pad_token_id=259,
             return_dict_in_generate=True, output_scores=True,
         )  # fmt: skip
         found = beam_search(
@@ -42,14 +42,14 @@ def test_beams_are_those_of_transformers(model: LlamaForCausalLM, beams: int, pe
         for place, completion in enumerate(found):
             tokens = [*completion.tokens, *([completion.stop_token] if completion.stop_token is not None else [])]
             row = wanted.sequences[place, len(prompt) :].tolist()
-            assert row == tokens + [0] * (len(row) - len(tokens))
+            assert row == tokens + [259] * (len(row) - len(tokens))
             if beams > 1:
                 score = completion.log_probability / len(tokens) ** penalty
                 assert score == pytest.approx(float(wanted.sequences_scores[place]), abs=1e-4)
             reasons.add(completion.finish_reason)
             lengths.add(len(tokens))
         assert len(found) == beams
-    assert beams == 1 or penalty < 0 or len(lengths) > 1, "answers of one length do not show the penalty"
+    assert beams == 1 or penalty not in (0.0, 1.0) or len(lengths) > 1, "answers of one length do not show the penalty"
     assert "stop" in reasons
 
 
