@@ -50,7 +50,7 @@ def test_beams_are_those_of_transformers(model: LlamaForCausalLM, beams: int, pe
             lengths.add(len(tokens))
         assert len(found) == beams
     assert beams == 1 or penalty not in (0.0, 1.0) or len(lengths) > 1, "answers of one length do not show the penalty"
-    assert "stop" in reasons
+    assert "stop" in reasons or penalty > 1  # long answers win
 
 
 def test_with_enough_beams_nothing_better_exists() -> None:
