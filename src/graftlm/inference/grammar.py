@@ -47,10 +47,11 @@ class Grammar:
             ) from None
 
     def json_schema(self, schema: dict[str, Any]) -> GrammarRule:
-        """Answers are JSON of this schema, without blanks that mean nothing beyond the usual ones."""
+        """Answers are JSON of this schema, in one line: a small model that may write blanks writes nothing else."""
         from llguidance import LLMatcher
 
-        return self._rule(LLMatcher.grammar_from_json_schema(json.dumps(schema)), "JSON schema")
+        in_one_line = {"whitespace_flexible": False}
+        return self._rule(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=in_one_line), "JSON schema")
 
     def regex(self, pattern: str) -> GrammarRule:
         """Answers match this expression from beginning to end (Rust's syntax: no look-around, no back references)."""

@@ -155,6 +155,7 @@ def test_answers_follow_a_json_schema(babbler, rootstock):
     for text in texts(babbler, rootstock, [grammar.json_schema(schema) for _ in range(4)]):
         answer = json.loads(text)
         assert set(answer) == {"drug", "mg"}
+        assert "\n" not in text
         assert answer["drug"] in ("aspirin", "阿司匹林")
         assert 5 <= answer["mg"] <= 99
 
