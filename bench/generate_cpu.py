@@ -3,8 +3,8 @@
     python bench/generate_cpu.py [--model rootstock] [--rounds 5] [--receipt FILE]
 
 The prompts are beginnings of documents of the generated clinic world, 8 to 64 tokens. Two works: 32 prompts that are
-all continued by 64 tokens, and 128 that are continued to the end of the sentence, 128 tokens at most, which transformers
-does in four batches and the engine in 32 slots. Rounds take turns; medians of the wall clock and of the process's CPU
+all continued by 64 tokens, and 128 that are continued to the end of the sentence, 128 tokens at most, which
+transformers does in four batches and the engine in 32 slots. Rounds take turns; medians of the wall clock and of the process's CPU
 time, which other work on the machine does not stretch. Whether all wrote the same tokens is told.
 """
 
@@ -40,7 +40,7 @@ def main() -> None:
     plain = load_model(options.model, dtype=torch.float32, device=torch.device("cpu")).eval()
     plain.set_attn_implementation("sdpa")
     tokenizer = load_tokenizer(options.model)
-    ends = [token for token in range(len(tokenizer)) if tokenizer.decode([token]).strip() in (".", "。", "?", "！", "!")]
+    ends = [token for token in range(len(tokenizer)) if tokenizer.decode([token]).strip() in (*".?!。！",)]
     table, rows = [("", "tok/s", "tok/CPU s", "× transformers", "× by CPU time")], []
     for title, count, new, stops in (("64 tokens", BATCH, 64, []), ("a sentence", 4 * BATCH, 128, ends)):
         prompts = clinic_prompts(tokenizer, count)

@@ -81,7 +81,7 @@ class Engine:
         if self._routes is not None:
             self._routes.place(request.adapter)
         elif request.adapter is not None:
-            raise ModelError(f"a request names the adapter `{request.adapter}`", fix="make the engine with adapters=True")
+            raise ModelError(f"it names the adapter `{request.adapter}`", fix="make the engine with adapters=True")
         if len(request.prompt) + request.budget > self.positions:
             raise ModelError(
                 f"prompt and answer take {len(request.prompt) + request.budget} positions, a slot has {self.positions}",
@@ -233,9 +233,7 @@ class Engine:
             going = [slot for slot in going if guesses[slot][place : place + 1] == [last[slot]] and self._goes_on(slot)]
             if not going:
                 break
-        self._next.append_several(
-            torch.tensor(last, device=self._device), torch.tensor(counts, device=self._device)
-        )
+        self._next.append_several(*(torch.tensor(numbers, device=self._device) for numbers in (last, counts)))
         return list({id(request): request for request in found}.values())  # each once
 
     def _goes_on(self, slot: int) -> bool:

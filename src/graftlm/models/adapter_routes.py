@@ -55,7 +55,7 @@ class AdapterRoutes:
     def __init__(self, model: torch.nn.Module) -> None:
         self.names: tuple[str, ...] = tuple(getattr(model, "peft_config", ()))
         if not self.names:
-            raise ModelError("it has no adapters that requests could name", fix="load them with peft, each with its name")
+            raise ModelError("it has no adapters that requests could name", fix="load them by name with peft")
         for module in model.modules():
             if isinstance(module, ModulesToSaveWrapper) or (isinstance(module, BaseTunerLayer) and not _plain(module)):
                 raise ModelError(
@@ -93,11 +93,10 @@ class AdapterRoutes:
     def _side_by_side(self, layer: LoraLinear) -> tuple[Tensor, Tensor, Tensor]:
         """A [R, I], B [O, R] with the scaling in it, and each rank's adapter [R]."""
         present = [name for name in self.names if name in layer.lora_A]
-        A = [layer.lora_A[name].weight for name in present]
-        B = [layer.lora_B[name].weight * layer.scaling[name] for name in present]
-        owners = torch.tensor([self.names.index(name) for name in present], device=A[0].device)
-        ranks = torch.tensor([len(a) for a in A], device=A[0].device)
-        return torch.cat(A), torch.cat(B, dim=1), owners.repeat_interleave(ranks)  # type: ignore[arg-type]
+        A: list[Tensor] = [layer.lora_A[name].weight for name in present]  # type: ignore[misc]
+        B: list[Tensor] = [layer.lora_B[name].weight * layer.scaling[name] for name in present]  # type: ignore[misc,operator]
+        owners = [self.names.index(name) for name, a in zip(present, A, strict=True) for _ in range(len(a))]
+        return torch.cat(A), torch.cat(B, dim=1), torch.tensor(owners, device=A[0].device)
 
 
 def _plain(layer: BaseTunerLayer) -> bool:

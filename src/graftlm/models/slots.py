@@ -42,7 +42,7 @@ class SlotCache(Cache):
         self._slot_T, self._position_T, self._position = slot_T, position_T, None
 
     def expect_tokens(self, position: Tensor) -> None:
-        """The next states are those of one token [B], or several [B, K], in each of the first slots, at these positions.
+        """The next states are those of one token [B] or several [B, K] in each of the first slots, at these positions.
 
         What is written at a position that holds a token takes its place: tokens that were guessed wrongly need no
         removal, they are not seen and the next ones overwrite them.

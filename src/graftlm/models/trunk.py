@@ -259,7 +259,11 @@ def next_states(
 
 
 def several_next_states(
-    model: torch.nn.Module, tokens_SK: torch.Tensor, positions_SK: torch.Tensor, lengths_SK: torch.Tensor, cache: SlotCache
+    model: torch.nn.Module,
+    tokens_SK: torch.Tensor,
+    positions_SK: torch.Tensor,
+    lengths_SK: torch.Tensor,
+    cache: SlotCache,
 ) -> torch.Tensor:
     """`next_states` of K more tokens in each slot, each of which sees those before it: [S, K, D]."""
     return _slot_states(model, tokens_SK, positions_SK, lengths_SK, cache)

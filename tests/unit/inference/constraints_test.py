@@ -150,7 +150,9 @@ def test_answers_follow_a_json_schema(babbler, rootstock):
     grammar = Grammar(rootstock, babbler.config.vocab_size, [rootstock.eos_token_id])
     schema = {
         "type": "object", "required": ["drug", "mg"], "additionalProperties": False,
-        "properties": {"drug": {"enum": ["aspirin", "阿司匹林"]}, "mg": {"type": "integer", "minimum": 5, "maximum": 99}},
+        "properties": {
+            "drug": {"enum": ["aspirin", "阿司匹林"]}, "mg": {"type": "integer", "minimum": 5, "maximum": 99},
+        },
     }  # fmt: skip
     for text in texts(babbler, rootstock, [grammar.json_schema(schema) for _ in range(4)]):
         answer = json.loads(text)

@@ -47,7 +47,7 @@ def test_the_index_grows_as_a_search_would_find_it():
         tokens.append(token)
         wanted = []
         for n in (3, 2, 1):
-            starts = [i + n for i in range(len(tokens) - n) if tokens[i : i + n] == tokens[-n:]] if len(tokens) > n else []
+            starts = [i + n for i in range(max(0, len(tokens) - n)) if tokens[i : i + n] == tokens[-n:]]
             if starts:
                 wanted = tokens[starts[-1] :][:1]
                 break
@@ -61,7 +61,8 @@ def answers(model, prompts, seeds, draft, slots=4):
         decoding = DECODINGS[place % len(DECODINGS)]
         requests += open_requests(model, [prompt], decoding, range(0, 260, 41), None, [seeds[place]])
     engine.run(requests)
-    return [(r.tokens, r.finish, r.stop_token) for r in requests], [r.log_probabilities for r in requests], engine.drafts
+    found = [(request.tokens, request.finish, request.stop_token) for request in requests]
+    return found, [request.log_probabilities for request in requests], engine.drafts
 
 
 def repetitive(count, seed):
