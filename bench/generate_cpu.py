@@ -4,8 +4,8 @@
 
 The prompts are beginnings of documents of the generated clinic world, 8 to 64 tokens. Two works: 32 prompts that are
 all continued by 64 tokens, and 128 that are continued to the end of the sentence, 128 tokens at most, which
-transformers does in four batches and the engine in 32 slots. Rounds take turns; medians of the wall clock and of the process's CPU
-time, which other work on the machine does not stretch. Whether all wrote the same tokens is told.
+transformers does in four batches and the engine in 32 slots. Rounds take turns; medians of the wall clock and of the
+process's CPU time, which other work on the machine does not stretch. Whether all wrote the same tokens is told.
 """
 
 from __future__ import annotations

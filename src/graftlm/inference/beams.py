@@ -65,7 +65,7 @@ def beam_search(
     limit = position_limit(model)
     room = max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt))
     if not len(prompt) or room < 1:
-            # Only the first `beams` candidates may end: the others are there to go on where those have ended.
+        raise DataError(f"a prompt of {len(prompt)} tokens has no answer", fix="give it tokens, and room to answer")
     if beams < 1:
         raise GraftError(f"{beams} beams follow nothing", fix="1 or more")
     stops = frozenset(stop_ids)
