@@ -100,14 +100,17 @@ def test_a_window_hides_what_lies_before_it_from_each_guess():
     assert drafts.accepted > 0
 
 
-def test_a_full_slot_takes_its_last_tokens(ready):
-    """Prompt and answer fill the slot to its end, so that guesses of others are padded over it."""
-    prompts = [[5, 6] * 6, [9], [3, 4] * 3]
-    greedy = Decoding(greedy=True, max_new_tokens=20)
-    wanted = open_requests(ready, prompts, greedy, [], None, None)
-    Engine(ready, slots=3, positions=32).run(wanted)
-    found = open_requests(ready, prompts, greedy, [], None, None)
-    engine = Engine(ready, slots=3, positions=32, draft=6)
-    engine.run(found)
-    assert [request.tokens for request in found] == [request.tokens for request in wanted]
+def test_padding_behind_guesses_overwrites_no_token_of_a_full_slot(ready):
+    """The first request's last pass is at the last place but one, beside guesses that are padded for it."""
+    prompts = [list(range(30, 44)), [3, 4] * 3]
+    answers = []
+    for draft in (0, 6):
+        requests = open_requests(ready, prompts, Decoding(greedy=True, max_new_tokens=10), [], None, None)
+        requests[0].budget = 2
+        engine = Engine(ready, slots=2, positions=16, draft=draft)
+        engine.run(requests)
+        answers.append(requests)
     assert engine.drafts.drafted > 0
+    for plain, found in zip(*answers, strict=True):
+        assert found.tokens == plain.tokens
+        assert found.log_probabilities == pytest.approx(plain.log_probabilities, abs=1e-4)
