@@ -94,7 +94,7 @@ class AdapterRoutes:
         """A [R, I], B [O, R] with the scaling in it, and each rank's adapter [R]."""
         present = [name for name in self.names if name in layer.lora_A]
         A: list[Tensor] = [layer.lora_A[name].weight for name in present]  # type: ignore[misc]
-        B: list[Tensor] = [layer.lora_B[name].weight * layer.scaling[name] for name in present]  # type: ignore[misc]
+        B: list[Tensor] = [layer.lora_B[name].weight * layer.scaling[name] for name in present]
         owners = [self.names.index(name) for name, a in zip(present, A, strict=True) for _ in range(len(a))]
         return torch.cat(A), torch.cat(B, dim=1), torch.tensor(owners, device=A[0].device)
 
