@@ -55,7 +55,7 @@ class DraftCount:
     """How guessing went.
 
     Attributes:
-        rows: forward passes, counted once a sequence that takes part.
+        rows: sequences of forward passes in which something was guessed, each pass counted anew.
         drafted: tokens that were guessed.
         accepted: guesses that were what the model chose.
     """
@@ -66,5 +66,5 @@ class DraftCount:
 
     @property
     def tokens_a_step(self) -> float:
-        """New tokens of a sequence in a forward pass: 1 without any luck."""
+        """New tokens of a sequence in such a pass: 1 without any luck."""
         return 1 + self.accepted / self.rows if self.rows else 1.0
