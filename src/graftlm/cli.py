@@ -37,6 +37,8 @@ Penalty = Annotated[float | None, typer.Option("--repetition-penalty", help="abo
 Length = Annotated[int | None, typer.Option(help="longest answer in tokens")]
 Greedy = Annotated[bool, typer.Option("--greedy", help="always the likeliest token")]
 Seed = Annotated[int | None, typer.Option(help="seed of the sampling")]
+Stop = Annotated[list[str] | None, typer.Option("--stop", help="text that ends an answer and is cut off; repeat it")]
+Draft = Annotated[int, typer.Option(min=0, help="tokens to guess from the prompt and check at once; 0: none")]
 Template = Annotated[str, typer.Option(help="chat template: own, or a named one")]
 
 
@@ -94,6 +96,7 @@ def chat(
     max_new_tokens: Length = None,
     greedy: Greedy = False,
     seed: Seed = None,
+    stop: Stop = None,
     template: Template = "own",
     system: Annotated[str | None, typer.Option(help="system message")] = None,
 ) -> None:
@@ -102,7 +105,7 @@ def chat(
 
     decoding = choose_decoding(
         preset, temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=repetition_penalty,
-        max_new_tokens=max_new_tokens, greedy=greedy or None, seed=seed,
+        max_new_tokens=max_new_tokens, greedy=greedy or None, seed=seed, stop=stop,
     )  # fmt: skip
     talk(model, decoding, template, system)
 
@@ -123,16 +126,21 @@ def generate(
     max_new_tokens: Length = None,
     greedy: Greedy = False,
     seed: Seed = None,
+    stop: Stop = None,
     template: Template = "own",
     system: Annotated[str | None, typer.Option(help="system message")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="continue the text as it is, without chat template")] = False,
+    choice: Annotated[list[str] | None, typer.Option(help="the answer is one of these; repeat it")] = None,
+    json_schema: Annotated[Path | None, typer.Option(help="file; the answer is JSON of this schema")] = None,
+    regex: Annotated[str | None, typer.Option(help="the answer matches this as a whole")] = None,
+    draft: Draft = 0,
 ) -> None:
     """Answer one prompt (streamed), or every prompt of a file (in batches)."""
-    from graftlm.recipes.talking import answer, answer_file, choose_decoding
+    from graftlm.recipes.talking import Form, answer, answer_file, choose_decoding
 
     decoding = choose_decoding(
         preset, temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=repetition_penalty,
-        max_new_tokens=max_new_tokens, greedy=greedy or None, seed=seed,
+        max_new_tokens=max_new_tokens, greedy=greedy or None, seed=seed, stop=stop,
     )  # fmt: skip
     if (prompt is None) == (input_file is None):
         raise GraftError(
@@ -140,10 +148,11 @@ def generate(
             where="graft generate",
             fix='graft generate MODEL "your question"',
         )
+    form = Form(tuple(choice or ()), json_schema, regex, draft)
     if input_file is not None:
-        answer_file(model, input_file, output_file, decoding, template, system, raw=raw)
+        answer_file(model, input_file, output_file, decoding, template, system, raw=raw, form=form)
     else:
-        answer(model, str(prompt), decoding, template, system, raw=raw)
+        answer(model, str(prompt), decoding, template, system, raw=raw, form=form)
 
 
 @app.command()
