@@ -6,8 +6,8 @@ from collections.abc import Callable
 from random import Random
 
 from graftlm.data.samples import Origin, Text
-from graftlm.data.worlds.clinic.graph import Fact, Graph
-from graftlm.data.worlds.clinic.phrasings import heldout_statement, question, statement
+from graftlm.data.worlds.clinic.graph import Graph
+from graftlm.data.worlds.facts import Fact, heldout_statement, question, statement
 from graftlm.data.worlds.names import short_name
 from graftlm.data.worlds.phrasing import (
     LANGUAGES,
