@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Protocol
 
 from graftlm.data.samples import Labelled, Origin, Turn
-from graftlm.data.worlds.facts import Fact, heldout_questions
+from graftlm.data.worlds.facts import Fact, Knowledge, heldout_questions
 from graftlm.data.worlds.phrasing import LANGUAGES, LETTERS, SIDE, Language, lettered, shuffled
-
-
-class Knowledge(Protocol):
-    """What a domain teaches."""
-
-    @property
-    def taught(self) -> tuple[Fact, ...]: ...
 
 
 def _turn(knowledge: Knowledge, index: int) -> tuple[Fact, Language]:

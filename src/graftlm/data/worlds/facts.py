@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Protocol
 
 from graftlm.data.worlds import phrasing
 from graftlm.data.worlds.names import Pair
@@ -36,6 +37,16 @@ class Fact:
         """`count` values of the same type that are false."""
         names = [value[side] for value in self.pool if value != self.entity]
         return others(rng, names, self.value[side], count)
+
+
+class Knowledge(Protocol):
+    """What a domain teaches: all of it, and by entity."""
+
+    @property
+    def taught(self) -> tuple[Fact, ...]: ...
+
+    @property
+    def facts_of(self) -> dict[Pair, tuple[Fact, ...]]: ...
 
 
 def split_facts(rng: Random, facts: list[Fact]) -> tuple[tuple[Fact, ...], tuple[Fact, ...], tuple[Fact, ...]]:
