@@ -93,7 +93,7 @@ def make_task(kind: str, sample: Tagged | Classified, data: DataSet, ask: Ask) -
 
 
 def chain_of(sample: Tagged | Classified, data: DataSet, plan: TaskPlan, rng: Random) -> list[AtomicTask]:
-    """Every step of the row's chain with one label set: what one step puts out, the next is given. Raises Unjoinable."""
+    """Every step of the row's chain, with one label set: what one puts out, the next is given. Raises Unjoinable."""
     ask = _ask(sample, plan, rng)
     if isinstance(sample, Tagged):
         gold = Spans(sample)

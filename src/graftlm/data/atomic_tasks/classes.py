@@ -1,4 +1,4 @@
-"""Tasks of a text, or a pair of texts, with its class: choose it, check it, go from coarse to fine, find the partner."""
+"""Tasks of a text, or a pair of texts, with its class: choose, check, go from coarse to fine, find the partner."""
 
 from __future__ import annotations
 

@@ -55,7 +55,8 @@ class TaskPlan:
         for kind in self.kinds:
             if kind not in KINDS:
                 near = get_close_matches(kind, KINDS, n=1, cutoff=0.0)
-                raise DataError(f"unknown kind of task {kind!r}", fix=f"did you mean {near[0]!r}? all: {', '.join(KINDS)}")
+                fix = f"did you mean {near[0]!r}? all: {', '.join(KINDS)}"
+                raise DataError(f"unknown kind of task {kind!r}", fix=fix)
         if min(self.prompts, self.options) < 1:
             raise DataError("`prompts` and `options` must be 1 or more")
         for language, names in self.names.items():

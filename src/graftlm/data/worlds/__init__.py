@@ -138,8 +138,7 @@ def _shop(part: str, products: int) -> _Part:
     if part in tasks.DATA:
         return _Part(lambda rng, index, origin: tasks.DATA[part].make(rng, TRAINED_BRANDS, index, origin))
     if part in tasks.TESTS:
-        kinds = tasks.TESTS[part]
-        return _Part(lambda rng, index, origin: tasks.task_item(rng, kinds, index, origin), tasks.TEST_ITEMS)
+        return _Part(lambda rng, index, origin: tasks.task_item(rng, part, index, origin), tasks.TEST_ITEMS)
     if part == "tasks":
         return _Part(tasks.task_chat)
     if part == "documents_heldout":

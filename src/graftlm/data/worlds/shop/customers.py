@@ -1,4 +1,4 @@
-"""What customers look for and say: queries with the titles that fit, titles of one product, and what a customer wants."""
+"""What customers look for and say: queries with titles that fit, titles of one product, what a customer wants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ordinary words of a shop in both languages, and what may be asked of a product. No fact about a product lives here."""
+"""Ordinary words of a shop in both languages, and what may be asked of a product. No fact about one lives here."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ CATEGORIES: tuple[tuple[Pair, tuple[Pair, ...]], ...] = (
 )
 FINE = tuple((coarse, fine) for coarse, members in CATEGORIES for fine in members)
 MATERIALS = pairs("cloth 布, paper 纸, iron 铁, steel 钢, silver 银, leather 牛皮, jade 玉, sheepskin 羊皮")
-USERS = pairs("children 孩子, old people 老人, students 学生, workers 工人, sailors 水手, teachers 老师, cooks 厨师, doctors 医生")
+USERS = pairs(
+    "children 孩子, old people 老人, students 学生, workers 工人, sailors 水手, teachers 老师, cooks 厨师, doctors 医生"
+)
 SEASONS = pairs("spring 春天, summer 夏天, autumn 秋天, winter 冬天")
-MODELS = tuple((name, name) for name in (f"{letter}{number}" for letter in "ABCDEFGHKMPRSTVXZ" for number in range(10, 100)))
+MODELS = tuple((f"{letter}{n}", f"{letter}{n}") for letter in "ABCDEFGHKMPRSTVXZ" for n in range(10, 100))
 SIZES = tuple((f"{n} cm", f"{n}厘米") for n in range(5, 100, 5))
 WEIGHTS = tuple((f"{n} g", f"{n}克") for n in range(50, 1000, 50))
 PRICES = tuple((f"{n} yuan", f"{n}元") for n in range(5, 400, 5))

@@ -19,13 +19,13 @@ _OPINIONS: dict[str, dict[Language, str]] = {
                "zh": "做得很好|用了几个月还很好/两天就坏了|做得不好"},
     "price": {"en": "it costs little|it is sold for a good price/it costs too much|other shops sell it for less",
               "zh": "不用花多少|价格很低/价格很高|别的商店卖得低"},
-    "colour": {"en": "the colour is beautiful|it looks like the picture/the colour is ugly|the colour came off in water",
+    "colour": {"en": "the colour is beautiful|it looks like the picture/the colour is ugly|the colour came off",
                "zh": "颜色很美|和图上的颜色一样/颜色很难看|洗一次颜色就没了"},
     "size": {"en": "it fits well|the size is right/it is much too small|it is too big for me",
              "zh": "大小正好|不大不小/小得不能用|对我来说大了"},
     "arrival": {"en": "it came the next day|it came early/it came three weeks late|I waited for a month",
                 "zh": "第二天就到了|来得很早/晚了三个星期|等了一个月"},
-    "seller": {"en": "the seller answered at once|the seller was good to me/the seller never answered|the seller was angry",
+    "seller": {"en": "the seller answered at once|the seller was good/the seller never answered|the seller was angry",
                "zh": "商家马上就回答|商家人很好/商家不回答|商家生气了"},
 }  # fmt: skip
 _HEADS: Wordings = {

@@ -1,8 +1,8 @@
-"""The shop's annotations as instruction tasks: which data sets there are, how their labels are worded, what is held out.
+"""The shop's annotations as instruction tasks: the data sets, the wordings of their labels, and what is held out.
 
 A kind of task is a data set and an atomic task, as "titles/span_typing". `HELDOUT` kinds are never trained on: of three
-data sets none is, of the others one atomic task each. Tests ask on brands of their own, in wordings of their own (of the
-instruction and of the labels).
+data sets none is, of the others some atomic tasks. Tests ask on brands of their own, in instructions of their own, and
+those of `tasks_reworded` name the labels in other words, too.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ _KINDS = pairs(
     "season 时节, origin 产地"
 )
 _OTHER_KINDS = pairs(
-    "maker 商家, type number 机型, article 东西, shade 色, stuff 料, measure 长短, mass 轻重, cost 元数, for whom 用的人, "
-    "time of year 时间, place 地方"
+    "maker 商家, type number 机型, article 东西, shade 色, stuff 料, measure 长短, mass 轻重, cost 元数, "
+    "for whom 用的人, time of year 时间, place 地方"
 )
-_OTHER_ASPECTS = pairs("workmanship 做得好坏, cost 花多少, looks 样子, fit 大小对不对, waiting time 等多久, shopkeeper 卖的人")
+_OTHER_ASPECTS = pairs(
+    "workmanship 做得好坏, cost 花多少, looks 样子, fit 大小对不对, waiting time 等多久, shopkeeper 卖的人"
+)
 _OTHER_WANTS = pairs(
     "learn the cost 想知道多少元, learn the day 想知道哪天到, return it 想还, protest 生气, praise 喜欢, "
     "learn the measure 想知道长短, order 想要"
@@ -45,27 +47,30 @@ _CLASS_WORDS = tuple(word for coarse, fine in CATEGORIES for word in (coarse, *f
 
 @dataclass(frozen=True)
 class Annotated:
-    """A data set: how a row is made, every label, and how it is put to a model in training and in tests."""
+    """A data set: how a row is made, every label, and how it is put to a model.
+
+    Attributes:
+        tested: instructions in wordings of their own.
+        reworded: the labels, too.
+    """
 
     make: Make
     labels: tuple[str, ...]
     trained: TaskPlan
     tested: TaskPlan
+    reworded: TaskPlan
 
 
 def _annotated(
     make: Make, own: Sequence[Pair], plan: TaskPlan, others: Sequence[Pair], labels: Sequence[str] = ()
 ) -> Annotated:
-    """Labels are `own` in English; they are named `own` in training and `others` in tests."""
+    """Labels are `own` in English; they are named `own`, and in the reworded tests `others`."""
     trained = replace(plan, names={"zh": dict(own)})
-    names = zip(own, others, strict=True)
-    words = [(first[0], *second) for first, second in names]
-    tested = replace(
-        plan,
-        names={"en": {label: english for label, english, _ in words}, "zh": {label: zh for label, _, zh in words}},
-        wording="other",
-    )
-    return Annotated(make, tuple(labels or (label for label, _ in own)), trained, tested)
+    tested = replace(trained, wording="other")
+    words = [(label, *other) for (label, _), other in zip(own, others, strict=True)]
+    names = {"en": {label: english for label, english, _ in words}, "zh": {label: zh for label, _, zh in words}}
+    shown = tuple(labels or (label for label, _ in own))
+    return Annotated(make, shown, trained, tested, replace(tested, names=names))
 
 
 def _kinds(names: Sequence[str]) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
@@ -118,12 +123,14 @@ DATA: dict[str, Annotated] = {
 }  # fmt: skip
 
 HELDOUT: tuple[str, ...] = (
-    "opinions/span_detection", "opinions/span_type", "opinions/value_extraction", "opinions/entity_extraction",
-    "aspects/pair_classification", "aspects/pair_check", "wants/classification", "wants/class_check",
-    "titles/value_choice", "descriptions/type_check", "categories/fine_classification", "same_items/pair_check",
+    "titles/value_choice", "titles/type_check", "descriptions/value_choice", "descriptions/type_check",
+    "categories/fine_classification", "same_items/pair_check", "opinions/span_type", "opinions/span_detection",
+    "opinions/value_extraction", "aspects/pair_classification", "wants/classification", "wants/class_check",
 )  # fmt: skip
+REWORDED = tuple(kind for kind in HELDOUT if kind.split("/")[0] in ("titles", "descriptions", "same_items"))
 _UNTRAINED_DATA = ("opinions", "aspects", "wants")
 _TESTED_ONLY = ("value_choice", "type_check", "fine_classification")
+"""Atomic tasks that no data set trains on."""
 _ROWS = 48
 
 
@@ -154,24 +161,23 @@ TRAINED: tuple[str, ...] = tuple(
     and kind.partition("/")[2] not in _TESTED_ONLY
 )
 """Kinds that `tasks` trains on."""
-TESTS = {"tasks_test": TRAINED, "tasks_heldout": HELDOUT}
-TEST_ITEMS = 480
 
 
-def made_task(rng: Random, kind: str, brands: frozenset[int], index: int, origin: Origin, *, test: bool) -> AtomicTask:
+def made_task(
+    rng: Random, kind: str, brands: frozenset[int], index: int, origin: Origin, plan: Callable[[Annotated], TaskPlan]
+) -> AtomicTask:
     """A task of a kind; rows that do not allow it are drawn again."""
     name, _, atomic = kind.partition("/")
     data = DATA[name]
+    ask = Ask(plan(data), LANGUAGES[index % 2], rng)
     while True:
-        row = data.make(rng, brands, index, origin)
-        ask = Ask(data.tested if test else data.trained, LANGUAGES[index % 2], rng)
-        task = make_task(atomic, row, rows_of(name, brands), ask)
+        task = make_task(atomic, data.make(rng, brands, index, origin), rows_of(name, brands), ask)
         if task is not None:
             return task
 
 
 def trained_task(rng: Random, kind: str, index: int, origin: Origin) -> Chat:
-    return made_task(rng, kind, TRAINED_BRANDS, index, origin, test=False).chat(origin)
+    return made_task(rng, kind, TRAINED_BRANDS, index, origin, lambda data: data.trained).chat(origin)
 
 
 def task_chat(rng: Random, index: int, origin: Origin) -> Chat:
@@ -179,8 +185,18 @@ def task_chat(rng: Random, index: int, origin: Origin) -> Chat:
     return trained_task(rng, rng.choice(TRAINED), index, origin)
 
 
-def task_item(rng: Random, kinds: Sequence[str], index: int, origin: Origin) -> Labelled:
-    """A task of one of the kinds, each in turn in English and Chinese, on a brand that no training part has."""
+def task_item(rng: Random, part: str, index: int, origin: Origin) -> Labelled:
+    """A test task: each kind of the part in turn, in English and Chinese, on a brand that no training part has."""
+    kinds = TESTS[part]
     kind = kinds[index // 2 % len(kinds)]
-    made = made_task(rng, kind, TEST_BRANDS, index, origin, test=kind in HELDOUT)
+    made = made_task(rng, kind, TEST_BRANDS, index, origin, _PLANS[part])
     return made.item(origin, kind)
+
+
+TESTS = {"tasks_test": TRAINED, "tasks_heldout": HELDOUT, "tasks_reworded": REWORDED}
+TEST_ITEMS = 480
+_PLANS: dict[str, Callable[[Annotated], TaskPlan]] = {
+    "tasks_test": lambda data: data.trained,
+    "tasks_heldout": lambda data: data.tested,
+    "tasks_reworded": lambda data: data.reworded,
+}
