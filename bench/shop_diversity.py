@@ -66,6 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="kinds of training tasks")
     parser.add_argument("--tokens", type=int, default=200_000, help="of each training")
     parser.add_argument("--rate", type=float, default=3.5e-4)
+    parser.add_argument("--row", type=int, default=512, help="tokens of a step")
     parser.add_argument("--items", type=int, default=40, help="test items of each held-out kind")
     parser.add_argument("--output", type=Path, default=Path("runs/shop-diversity"))
     parser.add_argument("--receipt", type=Path, help="write the JSON here, too")
@@ -78,21 +79,21 @@ def kinds_of(seed: int) -> list[str]:
 
 
 def trained(kinds: Sequence[str], seed: int, options: argparse.Namespace) -> Path:
-    """The model that one stage on these kinds makes; all kinds about equally often, English and Chinese in turn."""
+    """The model that one stage on these kinds makes; all kinds equally often."""
     folder = options.output / f"{len(kinds)}-{seed}-{options.tokens}-{options.rate:g}"
     file = folder.with_suffix(".jsonl")
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", encoding="utf-8") as out:
         for index in range(SAMPLES):
             rng = Random(f"{seed}:{index}")
-            chat = trained_task(rng, kinds[index // 2 % len(kinds)], index, Origin("", index + 1))
+            chat = trained_task(rng, kinds[index % len(kinds)], 2 * index, Origin("", index + 1))  # even: English
             turns = [{"role": turn.role, "content": turn.content} for turn in chat.turns]
             out.write(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")
     recipe = Recipe.model_validate({
         "name": folder.name, "output": str(folder), "base": "rootstock", "seed": seed, "offline": True, "device": "cpu",
         "data": {"tasks": {"path": str(file.absolute())}},
         "stages": {"sft": {"stage": "sft", "blocks": ["tasks"], "tokens": options.tokens, "warmup": 0.05,
-                           "learning_rate": options.rate, "row_tokens": 1024}},
+                           "learning_rate": options.rate, "row_tokens": options.row}},
     })  # fmt: skip
     return run_recipe(recipe) / "01-sft" / "model"
 
@@ -124,9 +125,9 @@ def scored(model: str, options: argparse.Namespace, file: Path) -> dict[str, Any
 
 
 def test_items(part: str, count: int) -> list[Labelled]:
-    """`count` items of each kind of the part."""
-    items = worlds.generate("shop", part, count=count * len(TESTS[part]))
-    return [item for item in items if isinstance(item, Labelled)]
+    """`count` English items of each kind of the part."""
+    items = worlds.generate("shop", part, count=2 * count * len(TESTS[part]))
+    return [item for item in items if isinstance(item, Labelled) and item.language == "en"]
 
 
 def by_kind(items: Sequence[Labelled], result: TaskResult) -> dict[str, list[float]]:
@@ -172,13 +173,19 @@ def report(found: dict[str, list[dict[str, Any]]], options: argparse.Namespace) 
         cells = [(percent(table[size][m]["value"]), span(table[size][m]["interval"])) for m in METRICS]
         rows.append((size, *(cell for pair in cells for cell in pair), percent(table[size]["exact"])))
     gains = {
-        f"{more} over {fewer}": {m: interval(*([run[m] for run in found[size]] for size in (more, fewer))) for m in METRICS}
-        for fewer, more in combinations(map(str, options.sizes), 2)
+        f"{more} over {fewer}": {m: gain(found[more], found[fewer], m) for m in METRICS}
+        for fewer, more in combinations(map(str, sorted(options.sizes)), 2)
     }
-    settings = {key: vars(options)[key] for key in ("tokens", "rate", "items", "seeds")}
+    settings = {key: vars(options)[key] for key in ("tokens", "rate", "row", "items", "seeds")}
     kinds = {str(seed): kinds_of(seed) for seed in options.seeds}
     result = {"bench": "shop_diversity", **settings, "held_out_kinds": HELDOUT, "trained_kinds": kinds}
     finish(result | {"scores": table, "gains": gains}, rows, options.receipt)
+
+
+def gain(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], metric: str) -> dict[str, Any]:
+    ours, theirs = [run[metric] for run in ours], [run[metric] for run in theirs]
+    value = float(np.mean([mean_of(run) for run in ours]) - np.mean([mean_of(run) for run in theirs]))
+    return {"value": value, "interval": interval(ours, theirs)}
 
 
 def summary(runs: list[dict[str, list[float]]]) -> dict[str, Any]:

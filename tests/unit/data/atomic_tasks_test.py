@@ -145,7 +145,8 @@ def test_two_texts_of_one_class_are_alike() -> None:
 
 def test_the_partner_is_found_among_others() -> None:
     pairs = [Classified(f"query {n}", "match", ORIGIN, f"title {n}") for n in range(6)]
-    made = build_tasks([*pairs, Classified("query 9", "mismatch", ORIGIN, "title 0")], TaskPlan(match="match", prompts=9))
+    other = Classified("query 9", "mismatch", ORIGIN, "title 0")
+    made = build_tasks([*pairs, other], TaskPlan(match="match", prompts=9))
     chosen = [task for task, _ in made.tasks if task.kind == "match_selection"]
     assert len(chosen) == 6  # none of the mismatch
     for task in chosen:

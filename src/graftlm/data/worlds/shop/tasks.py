@@ -1,8 +1,8 @@
 """The shop's annotations as instruction tasks: the data sets, the wordings of their labels, and what is held out.
 
-A kind of task is a data set and an atomic task, as "titles/span_typing". `HELDOUT` kinds are never trained on: of three
-data sets none is, of the others some atomic tasks. Tests ask on brands of their own, in instructions of their own, and
-those of `tasks_reworded` name the labels in other words, too.
+A kind of task is a data set and an atomic task, as "titles/span_typing". `HELDOUT` kinds are never trained on. Tests
+ask on brands of their own; those of held-out kinds in instructions of their own, and `tasks_reworded` names the labels
+in other words, too.
 """
 
 from __future__ import annotations
@@ -122,15 +122,22 @@ DATA: dict[str, Annotated] = {
     ),
 }  # fmt: skip
 
-HELDOUT: tuple[str, ...] = (
-    "titles/value_choice", "titles/type_check", "descriptions/value_choice", "descriptions/type_check",
-    "categories/fine_classification", "same_items/pair_check", "opinions/span_type", "opinions/span_detection",
-    "opinions/value_extraction", "aspects/pair_classification", "wants/classification", "wants/class_check",
+NEW_PAIRS = (
+    "titles/span_type", "titles/span_typing", "descriptions/span_detection", "descriptions/value_extraction",
+    "reviews/class_check", "same_items/pair_check",
 )  # fmt: skip
-REWORDED = tuple(kind for kind in HELDOUT if kind.split("/")[0] in ("titles", "descriptions", "same_items"))
-_UNTRAINED_DATA = ("opinions", "aspects", "wants")
-_TESTED_ONLY = ("value_choice", "type_check", "fine_classification")
-"""Atomic tasks that no data set trains on."""
+"""A data set and an atomic task that are both trained on, never together."""
+NEW_TASKS = ("titles/value_choice", "descriptions/type_check", "categories/fine_classification")
+"""Atomic tasks that no data set is trained with."""
+NEW_DATA = ("opinions/value_extraction", "aspects/pair_classification", "wants/class_check")
+"""Data sets that are not trained on, with labels that no other data set has."""
+HELDOUT: tuple[str, ...] = (*NEW_PAIRS, *NEW_TASKS, *NEW_DATA)
+REWORDED = (
+    "titles/span_type", "titles/value_choice", "descriptions/type_check", "reviews/class_check",
+    "same_items/pair_check",
+)  # fmt: skip
+_UNTRAINED_DATA = tuple(kind.partition("/")[0] for kind in NEW_DATA)
+_UNTRAINED_TASKS = tuple(kind.partition("/")[2] for kind in NEW_TASKS)
 _ROWS = 48
 
 
@@ -158,7 +165,7 @@ TRAINED: tuple[str, ...] = tuple(
     for kind in _all_kinds()
     if kind not in HELDOUT
     and kind.partition("/")[0] not in _UNTRAINED_DATA
-    and kind.partition("/")[2] not in _TESTED_ONLY
+    and kind.partition("/")[2] not in _UNTRAINED_TASKS
 )
 """Kinds that `tasks` trains on."""
 
@@ -194,7 +201,7 @@ def task_item(rng: Random, part: str, index: int, origin: Origin) -> Labelled:
 
 
 TESTS = {"tasks_test": TRAINED, "tasks_heldout": HELDOUT, "tasks_reworded": REWORDED}
-TEST_ITEMS = 480
+TEST_ITEMS = 960
 _PLANS: dict[str, Callable[[Annotated], TaskPlan]] = {
     "tasks_test": lambda data: data.trained,
     "tasks_heldout": lambda data: data.tested,
