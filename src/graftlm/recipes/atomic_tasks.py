@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from graftlm.core.console import say, warn
-from graftlm.core.errors import RecipeError
+from graftlm.core.errors import DataError, RecipeError
 from graftlm.core.files import write_text
 from graftlm.data.atomic_tasks import Built, TaskPlan, build_tasks
 from graftlm.data.records import load_samples
@@ -40,6 +40,14 @@ class AtomicTaskSettings(Part):
     match: str = Field("", description="class of the pairs that belong together")
     wording: Literal["usual", "other"] = Field("usual", description="other: instructions that `usual` never uses")
     seed: int = Field(0, description="of everything that is drawn")
+
+    @model_validator(mode="after")
+    def _possible(self) -> AtomicTaskSettings:
+        try:
+            self.plan()
+        except DataError as error:
+            raise ValueError(f"{error.reason} ({error.fix})" if error.fix else error.reason) from None
+        return self
 
     def plan(self) -> TaskPlan:
         """Raises DataError: a kind that does not exist, or two labels with one name."""

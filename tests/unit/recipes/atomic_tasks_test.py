@@ -80,8 +80,8 @@ def test_tasks_need_rows_that_are_known_to_be_annotated(titles: Path, tmp_path: 
 def test_rows_that_give_none_of_the_tasks_are_an_error(titles: Path) -> None:
     with pytest.raises(DataError, match="none of these tasks"):
         read_source("titles", block(titles, kinds=["classification"]))
-    with pytest.raises(DataError, match="span_typing"):
-        read_source("titles", block(titles, kinds=["span_typng"]))
+    with pytest.raises(ValueError, match="did you mean 'span_typing'"):
+        block(titles, kinds=["span_typng"])
 
 
 def test_the_command_writes_what_stages_read(titles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
