@@ -42,6 +42,8 @@ METRICS = ("bits", "accuracy", "reworded", "rouge_l")
 """bits: of the gold answer, per character (lower is better). accuracy: the likeliest option is right; reworded: the
 same with other names of the labels. rouge_l: of greedy answers. Each is the mean over kinds of the mean over items."""
 RESAMPLES = 2_000
+Runs = list[dict[str, list[float]]]
+"""Of each run the scores of the items by kind."""
 SAMPLES = 6_000
 """Training samples that are written for a run; more than its tokens need, so no run sees one twice."""
 
@@ -146,21 +148,19 @@ def mean_of(one: dict[str, list[float]]) -> float:
     return float(np.mean([np.mean(scores) for scores in one.values()]))
 
 
-def interval(runs: list[dict[str, list[float]]], other: list[dict[str, list[float]]] | None = None) -> list[float]:
+def interval(runs: Runs, other: Runs | None = None) -> list[float]:
     """95 % of resamples of seeds, and of items within kinds; with `other`, of the difference on the same draws."""
     rng, values = np.random.default_rng(0), []
     for _ in range(RESAMPLES):
-        drawn = rng.integers(0, len(runs), len(runs))
-        places = {kind: rng.integers(0, len(scores), len(scores)) for kind, scores in runs[0].items()}
-        ours, theirs = (at(some, drawn, places) if some else 0.0 for some in (runs, other))
-        values.append(ours - theirs)
+        seeds = rng.integers(0, len(runs), len(runs))
+        items = {kind: rng.integers(0, len(scores), len(scores)) for kind, scores in runs[0].items()}
+        values.append(resampled(runs, seeds, items) - (resampled(other, seeds, items) if other else 0.0))
     low, high = np.quantile(values, [0.025, 0.975])
     return [float(low), float(high)]
 
 
-def at(runs: list[dict[str, list[float]]], drawn: Any, places: dict[str, Any]) -> float:
-    chosen = (runs[place] if place < len(runs) else runs[0] for place in drawn)
-    return float(np.mean([[np.mean(np.asarray(run[kind])[at]) for kind, at in places.items()] for run in chosen]))
+def resampled(runs: Runs, seeds: Any, items: dict[str, Any]) -> float:
+    return float(np.mean([[np.mean(np.asarray(runs[seed][kind])[at]) for kind, at in items.items()] for seed in seeds]))
 
 
 def line(size: str, seed: int, one: dict[str, Any]) -> str:
@@ -186,13 +186,13 @@ def report(found: dict[str, list[dict[str, Any]]], options: argparse.Namespace) 
     finish(result | {"scores": table, "gains": gains}, rows, options.receipt)
 
 
-def gain(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], metric: str) -> dict[str, Any]:
-    ours, theirs = [run[metric] for run in ours], [run[metric] for run in theirs]
+def gain(more: list[dict[str, Any]], fewer: list[dict[str, Any]], metric: str) -> dict[str, Any]:
+    ours, theirs = ([run[metric] for run in runs] for runs in (more, fewer))
     value = float(np.mean([mean_of(run) for run in ours]) - np.mean([mean_of(run) for run in theirs]))
     return {"value": value, "interval": interval(ours, theirs)}
 
 
-def summary(runs: list[dict[str, list[float]]]) -> dict[str, Any]:
+def summary(runs: Runs) -> dict[str, Any]:
     return {
         "value": float(np.mean([mean_of(one) for one in runs])),
         "interval": interval(runs),

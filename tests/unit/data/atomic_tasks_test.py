@@ -85,7 +85,7 @@ def test_every_kind_says_of_one_row_what_the_gold_says(seed: int) -> None:
 
 
 def test_ner_output_has_a_line_for_each_type_and_none_where_it_is_absent() -> None:
-    outputs = {}
+    outputs: dict[tuple[str, int], AtomicTask] = {}
     for seed in range(30):  # until the label set is the whole one
         plan = TaskPlan(kinds=("entity_extraction",), names={"zh": ZH}, seed=seed)
         outputs |= {(task.given[0][1], len(task.options)): task for task, _ in build_tasks([*ROWS], plan).tasks}

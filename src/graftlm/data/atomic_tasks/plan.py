@@ -45,7 +45,7 @@ class TaskPlan:
     subject: Pair = ("text", "文章")
     second: Pair = ("second text", "第二个文章")
     noun: Pair = ("type", "类型")
-    names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    names: Mapping[Language, Mapping[str, str]] = field(default_factory=dict)
     level: str = " > "
     match: str = ""
     wording: Literal["usual", "other"] = "usual"

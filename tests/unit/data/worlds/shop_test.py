@@ -110,7 +110,7 @@ def test_reviews_and_their_opinions_agree() -> None:
 
 
 def test_a_query_matches_a_title_of_its_brand_and_kind() -> None:
-    answers = Counter()
+    answers: Counter[str] = Counter()
     for sample in generate("shop", "queries", count=300):
         assert isinstance(sample, Classified)
         brand, other = (BRAND.search(text) for text in (sample.text, sample.text_b))
