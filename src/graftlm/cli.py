@@ -322,7 +322,7 @@ def deepspeed(file: Annotated[Path, typer.Argument(help="DeepSpeed's JSON file")
 
 @app.command()
 def world(
-    name: Annotated[str, typer.Argument(help="general or clinic")],
+    name: Annotated[str, typer.Argument(help="general, clinic or shop")],
     part: Annotated[str | None, typer.Argument(help="documents, exam …; leave out to list them")] = None,
     count: Annotated[int, typer.Option("-n", help="samples to show")] = 5,
 ) -> None:
@@ -574,6 +574,17 @@ def arena_rate(
         files, anchor=anchor, style_control=style_control, category=category, judge=judge, bootstraps=bootstraps,
         seed=seed, page=page,
     )  # fmt: skip
+@app.command()
+def tasks(
+    file: Annotated[Path, typer.Argument(help="rows with marked names, or with classes")],
+    out: Annotated[Path, typer.Argument(help="jsonl to write")],
+    settings: Annotated[list[str] | None, typer.Argument(help="as prompts=2 chain=true, see docs/shop.md")] = None,
+    classes: Annotated[bool, typer.Option("--classes", help="rows with classes; else: with marked names")] = False,
+) -> None:
+    """Make instruction tasks of your annotations: one row gives many, the answers follow from it."""
+    from graftlm.recipes.atomic_tasks import write_tasks
+
+    write_tasks(file, out, "classified" if classes else "tagged", settings or [])
 
 
 def main() -> None:

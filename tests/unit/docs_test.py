@@ -24,6 +24,7 @@ from graftlm.data.templates import TEMPLATES
 from graftlm.evaluation.benchmarks.library import load_file
 from graftlm.evaluation.tasks import HEADLINES
 from graftlm.recipes import stage_settings as settings
+from graftlm.recipes.atomic_tasks import AtomicTaskSettings
 from graftlm.recipes.loading import load_recipe
 from graftlm.recipes.method_settings import (
     ExpandSettings,
@@ -104,7 +105,7 @@ def written_default(field: Any) -> str | None:
     default = field.get_default(call_default_factory=True)
     if isinstance(default, BaseModel):
         return None
-    return "–" if default is None else f"`{json.dumps(default)}`".replace('"', "")
+    return "–" if default is None else f"`{json.dumps(default, ensure_ascii=False)}`".replace('"', "")
 
 
 SECTIONS: dict[str, dict[str, Any]] = {
@@ -146,6 +147,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "evaluation": {k: field for k, field in keys_of(TaskSettings).items() if k not in keys_of(Block)},
     "suites": keys_of(SuiteSettings),
     "base": keys_of(NewBase),
+    "tasks": keys_of(AtomicTaskSettings),
 }
 
 
@@ -290,7 +292,7 @@ def test_scaling_page_has_the_tables_of_the_model() -> None:
         assert "\n".join(model.table(cluster)) in read("docs/scaling.md"), "print them anew: bench/scaling_model.py"
 
 
-@pytest.mark.parametrize("world", ["general", "clinic"])
+@pytest.mark.parametrize("world", ["general", "clinic", "shop"])
 def test_worlds_page_lists_every_part(world: str) -> None:
     text = section("docs/worlds.md", f"The {world} world")
     listed = [cells(line)[0].strip("`") for line in text.splitlines() if line.startswith("| `")]

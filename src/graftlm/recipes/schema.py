@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from graftlm.data.mixing import Order
+from graftlm.recipes.atomic_tasks import AtomicTaskSettings
 from graftlm.recipes.stage_settings import (
     BaseStage,
     Part,
@@ -27,7 +28,7 @@ class Source(Part):
 
     path: str | None = Field(None, description="file, folder or glob; relative paths start at the recipe's folder")
     hub: str | None = Field(None, description="hub data set: owner/name, optionally :split")
-    world: str | None = Field(None, description="generated corpus: general or clinic")
+    world: str | None = Field(None, description="generated corpus: general, clinic or shop")
     part: str | None = Field(None, description="part of the world: documents, consultations, exam …")
     count: int | None = Field(None, gt=0, description="samples to generate from a world's stream")
     start: int = Field(0, ge=0, description="first sample of a world's stream")
@@ -40,6 +41,7 @@ class Source(Part):
     columns: dict[str, str] = Field(default_factory=dict, description="our field name: the file's column name")
     split: Literal["file", "paragraph", "line"] = Field("file", description="what is one document of a txt or md file")
     limit: int | None = Field(None, gt=0, description="use at most this many samples")
+    tasks: AtomicTaskSettings | None = Field(None, description="make instruction tasks of annotated rows")
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
@@ -48,6 +50,8 @@ class Source(Part):
             raise ValueError(f"give exactly one of path, hub and world (given: {', '.join(given) or 'none'})")
         if self.world and not self.part:
             raise ValueError("a world needs a part, as part: documents")
+        if self.tasks and not self.world and self.kind not in ("tagged", "classified"):
+            raise ValueError("tasks are made of annotated rows: set kind: tagged or kind: classified")
         return self
 
 
