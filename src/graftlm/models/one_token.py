@@ -1,4 +1,4 @@
-"""Decoder layers for one token of one sequence, by kernels that do a layer in five launches (`ops.kernels.one_token`)."""
+"""Decoder layers for one token of one sequence, by kernels that do a layer in five launches."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ class OneTokenLayers:
 
     def __init__(self, layers: Sequence[torch.nn.Module]) -> None:
         self.layers = layers
-        self._weights = [_weights(layer, following) for layer, following in zip(layers, [*layers[1:], None], strict=True)]
+        self._weights = [_weights(*pair) for pair in zip(layers, [*layers[1:], layers[-1]], strict=True)]
         self._space: Workspace | None = None
 
-    def run(self, place: int, hidden_11D: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, length_1: torch.Tensor) -> torch.Tensor:
+    def run(
+        self, place: int, hidden_11D: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, length_1: torch.Tensor
+    ) -> torch.Tensor:
         """The output of the layer at `place`, [1, 1, D]; overwritten by the next layer."""
         from graftlm.ops.kernels.one_token import Workspace, enter, run_layer
 
@@ -47,7 +49,8 @@ class OneTokenLayers:
 @contextmanager
 def one_token_layers(model: torch.nn.Module) -> Iterator[None]:
     """Inside, the model's decoder layers are done by the kernels: for steps of one sequence in a cache of slots."""
-    layers = list(decoder_of(model).layers)
+    decoder: Any = decoder_of(model)
+    layers = list(decoder.layers)
     every = OneTokenLayers(layers)
     for place, layer in enumerate(layers):
         layer._compiled_call_impl = partial(_call, every, place)
@@ -68,15 +71,16 @@ def _call(
 
 def takes_one_token(model: torch.nn.Module) -> bool:
     """Whether the kernels can do all layers of this model: a GPU's bf16, layers of the Llama kind, nothing wrapped."""
-    layers = getattr(decoder_of(model), "layers", None)
-    return bool(layers) and find_spec("triton") is not None and all(_fits(layer) for layer in layers)
+    layers: Any = getattr(decoder_of(model), "layers", ())
+    return len(layers) > 0 and find_spec("triton") is not None and all(_fits(layer) for layer in layers)
 
 
 def _fits(layer: torch.nn.Module) -> bool:
     if type(layer).__name__ not in LAYERS or type(layer.input_layernorm).__name__ not in NORMS:
         return False
-    attention, mlp = layer.self_attn, layer.mlp
-    if getattr(mlp.act_fn, "__class__", None).__name__ not in ("SiLU", "SiLUActivation") or attention.head_dim & (attention.head_dim - 1):
+    attention: Any = layer.self_attn
+    mlp: Any = layer.mlp
+    if type(mlp.act_fn).__name__ not in ("SiLU", "SiLUActivation") or attention.head_dim & (attention.head_dim - 1):
         return False
     one_format = ((attention.q_proj, attention.k_proj, attention.v_proj), (mlp.gate_proj, mlp.up_proj))
     linear = [*one_format[0], attention.o_proj, *one_format[1], mlp.down_proj]
@@ -102,6 +106,7 @@ def _readable(module: Any) -> bool:
 
 
 def _weights(layer: Any, follows: Any) -> LayerWeights:
+    """Of a layer and the one behind it; behind the last there is none, and what it prepares is not read."""
     from graftlm.ops.kernels.one_token import LayerWeights
 
     attention, mlp = layer.self_attn, layer.mlp
@@ -111,10 +116,10 @@ def _weights(layer: Any, follows: Any) -> LayerWeights:
         **{name: _row_weight(getattr(mlp, f"{name}_proj")) for name in ("gate", "up", "down")},
         gain=layer.input_layernorm.weight.data,
         middle_gain=layer.post_attention_layernorm.weight.data,
-        next_gain=(follows or layer).input_layernorm.weight.data,
+        next_gain=follows.input_layernorm.weight.data,
         q_gain=None if heads[0] is None else heads[0].weight.data,
         k_gain=None if heads[1] is None else heads[1].weight.data,
-        following=_row_weight((follows or layer).self_attn.q_proj),
+        following=_row_weight(follows.self_attn.q_proj),
         eps=layer.input_layernorm.variance_epsilon,
         scale=attention.scaling,
         window=getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None)) or 0,

@@ -109,12 +109,7 @@ def _numbers(words, p: tl.constexpr, BITS: tl.constexpr):
 
     No conversion, and in 4 bits one shift serves two places; e is at most 11, so that 2^e costs fp32 no digit of bf16.
     """
-    if BITS == 8:
-        RIGHT: tl.constexpr = 8 * p - 15
-    elif p == 7:
-        RIGHT: tl.constexpr = 12
-    else:
-        RIGHT: tl.constexpr = 8 * ((p + 1) // 2) - 16
+    RIGHT: tl.constexpr = 8 * p - 15 if BITS == 8 else (12 if p == 7 else 8 * ((p + 1) // 2) - 16)
     AT: tl.constexpr = BITS * p - RIGHT
     MASK: tl.constexpr = ((1 << BITS) - 1) << AT
     EXPONENT: tl.constexpr = (150 - AT) << 23
