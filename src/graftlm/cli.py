@@ -468,6 +468,9 @@ def memorisation(
     measure(
         model, trained=trained, unseen=unseen, base=base, canaries=canaries, rows=rows, prefix=prefix, suffix=suffix,
         template=template, output=output,
+    )  # fmt: skip
+
+
 arena = typer.Typer(help="Models against each other: answers, votes, judgements, ratings.", no_args_is_help=True)
 app.add_typer(arena, name="arena")
 
@@ -574,6 +577,8 @@ def arena_rate(
         files, anchor=anchor, style_control=style_control, category=category, judge=judge, bootstraps=bootstraps,
         seed=seed, page=page,
     )  # fmt: skip
+
+
 @app.command()
 def tasks(
     file: Annotated[Path, typer.Argument(help="rows with marked names, or with classes")],

@@ -60,7 +60,7 @@ def _run(subject: Subject, task: Task, progress: Progress | None, samples: int) 
         task.metric,
         graded,
         kinds=[item.kind for item in task.labelled()],
-        items_hash=hash_value([_content(item) for item in task.items]),
+        items_hash=hash_items(task.items),
         seconds=time.perf_counter() - started,
         samples=samples,
     )
@@ -108,8 +108,6 @@ def task_result(
         samples=_spread(graded, samples),
         items_hash=items_hash,
         seconds=seconds,
-        items_hash=hash_items(task.items),
-        seconds=time.perf_counter() - started,
     )
 
 

@@ -137,22 +137,14 @@ def pooled_difference(
 ) -> Difference:
     """The mean over tasks of the paired differences; items are resampled inside each task."""
     before, after = paired_means(pairs, resamples=resamples, seed=seed)
-    return difference(before, after, sum(len(scores) for scores, _ in pairs))
+    return mean_difference(before, after, sum(len(scores) for scores, _ in pairs))
 
 
-def difference(before: Mean, after: Mean, n: int) -> Difference:
+def mean_difference(before: Mean, after: Mean, n: int) -> Difference:
     """How much one mean exceeds another, both over the same draws of n items."""
     samples_R = after.samples - before.samples
-    low, high = _interval(samples_R)
+    low, high = interval(samples_R)
     return Difference(value=after.value - before.value, low=low, high=high, p=_two_sided_p(samples_R), n=n)
-    low, high = interval(after.samples - before.samples)
-    return Difference(
-        value=after.value - before.value,
-        low=low,
-        high=high,
-        p=_two_sided_p(after.samples - before.samples),
-        n=sum(len(scores) for scores, _ in pairs),
-    )
 
 
 def pooled_ratio(
@@ -176,7 +168,7 @@ class Mean:
 
     def estimate(self, n: int) -> Estimate:
         """With its interval, over n items."""
-        low, high = _interval(self.samples)
+        low, high = interval(self.samples)
         return Estimate(value=self.value, low=low, high=high, n=n)
 
     def mapped(self, change: Callable[[Floats], Floats]) -> Mean:
@@ -190,7 +182,7 @@ def resampled(scores: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> M
     Raises:
         ValueError: no item, or denominators that sum to zero.
     """
-    return Mean(_defined(scores), _resample([scores], resamples, seed)[0])
+    return Mean(_defined(scores), resample([scores], resamples, seed)[0])
 
 
 def mean_of(means: Sequence[Mean]) -> Mean:

@@ -16,9 +16,8 @@ from graftlm.evaluation.contamination import DIRTY, Item, find_contamination
 from graftlm.recipes.contamination import read_items
 from graftlm.recipes.findings import CheckResult
 from graftlm.recipes.schema import Block, Recipe
-from graftlm.recipes.sources import read_source
-from graftlm.recipes.suite_sheets import recipe_sheets
 from graftlm.recipes.sources import read_source, stream_source
+from graftlm.recipes.suite_sheets import recipe_sheets
 from graftlm.recipes.tokenise import Form, TokenisedBlock
 
 COMPARED = 2000

@@ -15,7 +15,7 @@ from graftlm.evaluation.benchmarks.suite_file import SuiteFile
 from graftlm.evaluation.benchmarks.task_file import FewShot, Rows, TaskFile
 from graftlm.evaluation.results import EvaluationResult, GroupResult, TaskResult
 from graftlm.evaluation.retention import Change, compare
-from graftlm.evaluation.statistics import Difference, difference
+from graftlm.evaluation.statistics import Difference, mean_difference
 from graftlm.recipes.formatting import count, duration, number, span
 
 _WORDS = ("what part", "how", "what", "verdict")
@@ -101,7 +101,7 @@ def comparison_tables(
         table.add_row(change.name, change.side, change.metric, *_changed(change))
     for name, group in groups_after.items():
         first = groups_before[name]
-        moved = difference(first.share, group.share, group.n)
+        moved = mean_difference(first.share, group.share, group.n)
         values = (f"{first.result.value:.1f}", f"{group.result.value:.1f}")
         table.add_row(f"[bold]{name}[/bold]", "", "suite", *values, *_difference(moved, points=True))
     say(table)

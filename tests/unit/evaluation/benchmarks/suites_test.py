@@ -17,7 +17,7 @@ from graftlm.evaluation.benchmarks.plan import make_plan
 from graftlm.evaluation.benchmarks.pooling import Group, pool_suite
 from graftlm.evaluation.benchmarks.run import TaskRun, prepare, run_sheet
 from graftlm.evaluation.results import TaskResult
-from graftlm.evaluation.statistics import difference
+from graftlm.evaluation.statistics import mean_difference
 from graftlm.evaluation.text_subject import Options, TextSubject
 from tests.unit.evaluation.benchmarks.conftest import BASIC, exam_rows, write_rows
 
@@ -142,10 +142,10 @@ def test_plans_refuse_what_cannot_be(suite: str, tmp_path: Path) -> None:
 def test_two_models_are_compared_on_the_same_draws(suite: str, tmp_path: Path) -> None:
     """The same answers differ by nothing, in every resample."""
     groups = [run([suite], uniform(1), tmp_path)[1]["all"] for _ in range(2)]
-    moved = difference(groups[0].share, groups[1].share, groups[0].n)
+    moved = mean_difference(groups[0].share, groups[1].share, groups[0].n)
     assert (moved.value, moved.low, moved.high, moved.p) == (0, 0, 0, 1)
     other = run([suite], oracle(), tmp_path)[1]["all"]
-    assert difference(groups[0].share, other.share, other.n).is_clear
+    assert mean_difference(groups[0].share, other.share, other.n).is_clear
 
 
 def test_dummies_by_name(tmp_path: Path) -> None:

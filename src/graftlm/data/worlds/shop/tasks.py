@@ -18,7 +18,7 @@ from graftlm.data.atomic_tasks.asking import Ask
 from graftlm.data.atomic_tasks.building import DataSet, kinds_of, make_task
 from graftlm.data.samples import Chat, Classified, Labelled, Origin, Tagged
 from graftlm.data.worlds.names import TEST_BRANDS, TRAINED_BRANDS, Pair, pairs
-from graftlm.data.worlds.phrasing import LANGUAGES
+from graftlm.data.worlds.phrasing import LANGUAGES, Language
 from graftlm.data.worlds.shop import customers, listings, reviews
 from graftlm.data.worlds.shop.goods import CATEGORIES
 
@@ -68,7 +68,7 @@ def _annotated(
     trained = replace(plan, names={"zh": dict(own)})
     tested = replace(trained, wording="other")
     words = [(label, *other) for (label, _), other in zip(own, others, strict=True)]
-    names = {"en": {label: english for label, english, _ in words}, "zh": {label: zh for label, _, zh in words}}
+    names: dict[Language, dict[str, str]] = {"en": {label: english for label, english, _ in words}, "zh": {label: zh for label, _, zh in words}}
     shown = tuple(labels or (label for label, _ in own))
     return Annotated(make, shown, trained, tested, replace(tested, names=names))
 
