@@ -68,7 +68,10 @@ def _annotated(
     trained = replace(plan, names={"zh": dict(own)})
     tested = replace(trained, wording="other")
     words = [(label, *other) for (label, _), other in zip(own, others, strict=True)]
-    names: dict[Language, dict[str, str]] = {"en": {label: english for label, english, _ in words}, "zh": {label: zh for label, _, zh in words}}
+    names: dict[Language, dict[str, str]] = {
+        "en": {label: english for label, english, _ in words},
+        "zh": {label: zh for label, _, zh in words},
+    }
     shown = tuple(labels or (label for label, _ in own))
     return Annotated(make, shown, trained, tested, replace(tested, names=names))
 
