@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both set the environment up when it is missing.
-.PHONY: demo test setup lint slow gpu clean
+.PHONY: demo test test-unit test-whole setup lint slow gpu clean
 
 setup: .venv/ready
 
@@ -15,8 +15,15 @@ lint: setup
 	.venv/bin/ruff check
 	.venv/bin/mypy
 
+# Two processes, one a core: tests use one thread each.
 test: lint
-	.venv/bin/python -m pytest
+	$(MAKE) -j2 --output-sync=target test-unit test-whole
+
+test-unit:
+	.venv/bin/python -m pytest tests/unit
+
+test-whole:
+	.venv/bin/python -m pytest tests/layers_test.py tests/parity tests/invariant tests/e2e
 
 slow: setup
 	.venv/bin/python -m pytest -m slow

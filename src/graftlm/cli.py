@@ -37,6 +37,8 @@ Penalty = Annotated[float | None, typer.Option("--repetition-penalty", help="abo
 Length = Annotated[int | None, typer.Option(help="longest answer in tokens")]
 Greedy = Annotated[bool, typer.Option("--greedy", help="always the likeliest token")]
 Seed = Annotated[int | None, typer.Option(help="seed of the sampling")]
+Stop = Annotated[list[str] | None, typer.Option("--stop", help="text that ends an answer and is cut off; repeat it")]
+Draft = Annotated[int, typer.Option(min=0, help="tokens to guess from the prompt and check at once; 0: none")]
 Template = Annotated[str, typer.Option(help="chat template: own, or a named one")]
 
 
@@ -94,6 +96,7 @@ def chat(
     max_new_tokens: Length = None,
     greedy: Greedy = False,
     seed: Seed = None,
+    stop: Stop = None,
     template: Template = "own",
     system: Annotated[str | None, typer.Option(help="system message")] = None,
 ) -> None:
@@ -102,7 +105,7 @@ def chat(
 
     decoding = choose_decoding(
         preset, temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=repetition_penalty,
-        max_new_tokens=max_new_tokens, greedy=greedy or None, seed=seed,
+        max_new_tokens=max_new_tokens, greedy=greedy or None, seed=seed, stop=stop,
     )  # fmt: skip
     talk(model, decoding, template, system)
 
@@ -123,16 +126,21 @@ def generate(
     max_new_tokens: Length = None,
     greedy: Greedy = False,
     seed: Seed = None,
+    stop: Stop = None,
     template: Template = "own",
     system: Annotated[str | None, typer.Option(help="system message")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="continue the text as it is, without chat template")] = False,
+    choice: Annotated[list[str] | None, typer.Option(help="the answer is one of these; repeat it")] = None,
+    json_schema: Annotated[Path | None, typer.Option(help="file; the answer is JSON of this schema")] = None,
+    regex: Annotated[str | None, typer.Option(help="the answer matches this as a whole")] = None,
+    draft: Draft = 0,
 ) -> None:
     """Answer one prompt (streamed), or every prompt of a file (in batches)."""
-    from graftlm.recipes.talking import answer, answer_file, choose_decoding
+    from graftlm.recipes.talking import Form, answer, answer_file, choose_decoding
 
     decoding = choose_decoding(
         preset, temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=repetition_penalty,
-        max_new_tokens=max_new_tokens, greedy=greedy or None, seed=seed,
+        max_new_tokens=max_new_tokens, greedy=greedy or None, seed=seed, stop=stop,
     )  # fmt: skip
     if (prompt is None) == (input_file is None):
         raise GraftError(
@@ -140,10 +148,11 @@ def generate(
             where="graft generate",
             fix='graft generate MODEL "your question"',
         )
+    form = Form(tuple(choice or ()), json_schema, regex, draft)
     if input_file is not None:
-        answer_file(model, input_file, output_file, decoding, template, system, raw=raw)
+        answer_file(model, input_file, output_file, decoding, template, system, raw=raw, form=form)
     else:
-        answer(model, str(prompt), decoding, template, system, raw=raw)
+        answer(model, str(prompt), decoding, template, system, raw=raw, form=form)
 
 
 @app.command()
@@ -313,7 +322,7 @@ def deepspeed(file: Annotated[Path, typer.Argument(help="DeepSpeed's JSON file")
 
 @app.command()
 def world(
-    name: Annotated[str, typer.Argument(help="general or clinic")],
+    name: Annotated[str, typer.Argument(help="general, clinic or shop")],
     part: Annotated[str | None, typer.Argument(help="documents, exam …; leave out to list them")] = None,
     count: Annotated[int, typer.Option("-n", help="samples to show")] = 5,
 ) -> None:
@@ -321,6 +330,32 @@ def world(
     from graftlm.recipes.talking import show_world
 
     show_world(name, part, count)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="as elsewhere; or dummy:random, dummy:oracle, dummy:first")] = "",
+    suites: Annotated[list[str] | None, typer.Argument(help="suites or tasks: names, or .yaml files")] = None,
+    against: Annotated[str | None, typer.Option(help="a model to compare with, as the base of this one")] = None,
+    data: Annotated[Path | None, typer.Option(help="folder of the tests' data; else $GRAFT_EVAL_DATA, or here")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first so many items of each sub-task")] = None,
+    shots: Annotated[int | None, typer.Option(min=0, help="solved examples before each question")] = None,
+    seed: Annotated[int, typer.Option(help="of examples that are drawn, and of sampled answers")] = 0,
+    template: Annotated[str | None, typer.Option(help="chat template: own, or a named one; none by default")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file; ./results/MODEL--SUITES.json by default")] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="read tests that are not here from the Hugging Face hub")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="run the Python beside a task file (!function)")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="name the suites, and what of their data is here")] = False,
+) -> None:
+    """Published tests: a model's scores with intervals, or two models side by side."""
+    from graftlm.recipes.evaluating import Conditions, Source, data_root, evaluate_models, list_suites
+
+    root = data_root(data)
+    if listed:
+        list_suites(root)
+        return
+    conditions = Conditions(Source(root, hub), limit, shots, seed, template)
+    evaluate_models(model, suites or [], conditions, against=against, out=out, trust=trust)
 
 
 leaderboard = typer.Typer(help="Keep results, rank models, write the ranking as a page.", no_args_is_help=True)
@@ -383,6 +418,178 @@ def remove_from_leaderboard(
     from graftlm.recipes.leaderboard import remove_results
 
     remove_results(names, store)
+
+
+@app.command()
+def contamination(
+    recipe: Annotated[Path | None, typer.Argument(help="recipe file or run folder: its data, tests and scores")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="training file or folder; may be repeated")] = None,
+    tests: Annotated[list[Path] | None, typer.Option(help="test file; may be repeated")] = None,
+    scores: Annotated[Path | None, typer.Option(help="result file to split into clean and dirty items")] = None,
+    words: Annotated[int, typer.Option(help="words, or Chinese characters, in a row that must agree")] = 13,
+    output: Annotated[Path | None, typer.Option("--output", help="json of every item with its evidence")] = None,
+) -> None:
+    """Find test items in the training data, and compare the score on clean and on found items."""
+    from graftlm.recipes.contamination import contamination as search
+
+    search(recipe, data or [], tests or [], scores=scores, n=words, output=output)
+
+
+@app.command()
+def canaries(
+    output: Annotated[Path, typer.Argument(help="new jsonl file, to be added to a recipe's data")],
+    count: Annotated[int, typer.Option(help="canaries of each number of repeats")] = 8,
+    repeats: Annotated[list[int] | None, typer.Option(help="times that they stand in the file; 1, 4, 16, 64")] = None,
+    digits: Annotated[int, typer.Option(help="length of a secret")] = 6,
+    seed: Annotated[int, typer.Option(help="of names and secrets")] = 0,
+) -> None:
+    """Write made-up secrets to plant in training data; `graft memorisation` tells how far training exposed them."""
+    from graftlm.recipes.canaries import REPEATS, write_canaries
+
+    write_canaries(output, count, repeats or REPEATS, digits, seed)
+
+
+@app.command()
+def memorisation(
+    model: Model,
+    trained: Annotated[Path | None, typer.Option(help="rows that it was trained on; a run has its own")] = None,
+    unseen: Annotated[Path | None, typer.Option(help="rows of the same sort that it was not trained on")] = None,
+    base: Annotated[str | None, typer.Option(help="the model that it was trained from; a run has its own")] = None,
+    canaries: Annotated[Path | None, typer.Option(help="file that `graft canaries` wrote")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="trained rows, and unseen ones, at most")] = 200,
+    prefix: Annotated[int, typer.Option(min=1, help="tokens of a row that are given")] = 50,
+    suffix: Annotated[int, typer.Option(min=1, help="tokens that must come back")] = 50,
+    template: Template = "own",
+    output: Annotated[Path | None, typer.Option("--output", help="json of all figures")] = None,
+) -> None:
+    """Tell what a model has kept of its training rows: membership, verbatim extraction, exposed canaries."""
+    from graftlm.recipes.memorisation import memorisation as measure
+
+    measure(
+        model, trained=trained, unseen=unseen, base=base, canaries=canaries, rows=rows, prefix=prefix, suffix=suffix,
+        template=template, output=output,
+    )  # fmt: skip
+
+
+arena = typer.Typer(help="Models against each other: answers, votes, judgements, ratings.", no_args_is_help=True)
+app.add_typer(arena, name="arena")
+
+Questions = Annotated[Path, typer.Argument(help="jsonl: question_id, category, turns")]
+AnswerFiles = Annotated[list[Path], typer.Argument(help="jsonl files of `graft arena answer`, one a model")]
+Battles = Annotated[Path, typer.Option("--output", help="jsonl of battles, which grows")]
+
+
+@arena.command("answer")
+def arena_answer(
+    model: Model,
+    questions: Questions,
+    output: Annotated[Path | None, typer.Option("--output", help="jsonl, which grows; NAME.jsonl by default")] = None,
+    name: Annotated[str | None, typer.Option(help="of the model in the arena; its folder's by default")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="longest answer in tokens")] = 1024,
+    temperature: Annotated[float | None, typer.Option(min=0, help="by category by default, as MT-bench")] = None,
+    seed: Annotated[int, typer.Option(help="seed of the sampling")] = 0,
+    template: Template = "own",
+) -> None:
+    """Answer questions, turn by turn. Run again to go on."""
+    from graftlm.recipes.arena import answer
+
+    answer(
+        model, questions, output, name=name, template=template, max_new_tokens=max_new_tokens,
+        temperature=temperature, seed=seed,
+    )  # fmt: skip
+
+
+@arena.command("vote")
+def arena_vote(
+    questions: Questions,
+    answers: AnswerFiles,
+    output: Battles = Path("battles.jsonl"),
+    voter: Annotated[str, typer.Option(help="your name, or another; it stands in every battle")] = "person",
+    seed: Annotated[int, typer.Option(help="of the order and of the sides")] = 0,
+) -> None:
+    """Judge pairs of answers yourself, without knowing whose they are."""
+    from graftlm.recipes.voting import vote
+
+    vote(questions, answers, output, voter=voter, seed=seed)
+
+
+@arena.command("judge")
+def arena_judge(
+    questions: Questions,
+    answers: AnswerFiles,
+    judge: Annotated[str, typer.Option(help="model folder, hub name or run folder; with --url, the server's name")],
+    url: Annotated[str | None, typer.Option(help="OpenAI-compatible address, as http://127.0.0.1:8000/v1")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="battles.jsonl, or grades.jsonl")] = None,
+    single: Annotated[bool, typer.Option("--single", help="grade answers from 1 to 10 instead of comparing")] = False,
+    baseline: Annotated[str | None, typer.Option(help="only battles with this model")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="judge prompts of MT-bench or BiLLa; graft's by default")] = None,
+    references: Annotated[Path | None, typer.Option(help="answers file with the right answers")] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="of the judge")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="longest judgement")] = 2048,
+    key_variable: Annotated[str, typer.Option(help="environment variable with the key")] = "OPENAI_API_KEY",
+    timeout: Annotated[float, typer.Option(min=0.1, help="seconds to wait for a reply")] = 120.0,
+    retries: Annotated[int, typer.Option(min=0, help="attempts after a failed one")] = 5,
+    parallel: Annotated[int, typer.Option(min=1, help="requests at a time")] = 4,
+    template: Template = "own",
+) -> None:
+    """Let a model compare all pairs of answers in both orders, or grade them. Run again to go on."""
+    from graftlm.evaluation.arena.endpoint_judge import EndpointSettings
+    from graftlm.recipes.arena import judge as decide
+    from graftlm.recipes.arena import judge_with
+
+    settings = EndpointSettings(
+        url, judge, key_variable, temperature, max_tokens, timeout, retries, parallel=parallel
+    ) if url else None  # fmt: skip
+    by = judge_with(judge, settings, template=template, temperature=temperature, max_tokens=max_tokens)
+    file = output or Path("grades.jsonl" if single else "battles.jsonl")
+    decide(
+        questions, answers, by, file, prompts=prompts, references=references, baseline=baseline, single=single
+    )  # fmt: skip
+
+
+@arena.command("exam")
+def arena_exam(
+    results: Annotated[list[Path], typer.Argument(help="results of `graft eval`, one a model")],
+    output: Battles = Path("battles.jsonl"),
+    task: Annotated[list[str] | None, typer.Option(help="only this task; may be given several times")] = None,
+) -> None:
+    """Let models battle on the questions of an exam: right beats wrong."""
+    from graftlm.recipes.arena import exam
+
+    exam(results, task or [], output)
+
+
+@arena.command("rate")
+def arena_rate(
+    files: Annotated[list[Path], typer.Argument(help="jsonl files of battles or grades")],
+    page: Annotated[Path | None, typer.Option(help="html file to write")] = None,
+    anchor: Annotated[str | None, typer.Option(help="MODEL or MODEL:RATING; the mean is 1000 without")] = None,
+    style_control: Annotated[bool, typer.Option("--style-control", help="ratings at equal length and markup")] = False,
+    category: Annotated[str | None, typer.Option(help="only battles of this category")] = None,
+    judge: Annotated[str | None, typer.Option(help="only battles judged by this one")] = None,
+    bootstraps: Annotated[int, typer.Option(min=100, help="resamples behind the intervals")] = 500,
+    seed: Annotated[int, typer.Option(help="of the resamples")] = 0,
+) -> None:
+    """Rate models by their battles: rating, interval, rank range, battles, win rate."""
+    from graftlm.recipes.arena_rating import rate_files
+
+    rate_files(
+        files, anchor=anchor, style_control=style_control, category=category, judge=judge, bootstraps=bootstraps,
+        seed=seed, page=page,
+    )  # fmt: skip
+
+
+@app.command()
+def tasks(
+    file: Annotated[Path, typer.Argument(help="rows with marked names, or with classes")],
+    out: Annotated[Path, typer.Argument(help="jsonl to write")],
+    settings: Annotated[list[str] | None, typer.Argument(help="as prompts=2 chain=true, see docs/shop.md")] = None,
+    classes: Annotated[bool, typer.Option("--classes", help="rows with classes; else: with marked names")] = False,
+) -> None:
+    """Make instruction tasks of your annotations: one row gives many, the answers follow from it."""
+    from graftlm.recipes.atomic_tasks import write_tasks
+
+    write_tasks(file, out, "classified" if classes else "tagged", settings or [])
 
 
 def main() -> None:

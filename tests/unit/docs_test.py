@@ -21,8 +21,10 @@ from graftlm.data import worlds
 from graftlm.data.records import SCHEMAS, detect
 from graftlm.data.samples import Origin, Prompt, Turn
 from graftlm.data.templates import TEMPLATES
+from graftlm.evaluation.benchmarks.library import load_file
 from graftlm.evaluation.tasks import HEADLINES
 from graftlm.recipes import stage_settings as settings
+from graftlm.recipes.atomic_tasks import AtomicTaskSettings
 from graftlm.recipes.loading import load_recipe
 from graftlm.recipes.method_settings import (
     ExpandSettings,
@@ -31,7 +33,7 @@ from graftlm.recipes.method_settings import (
     LoraSettings,
     PtuningSettings,
 )
-from graftlm.recipes.schema import Block, NewBase, ParallelSettings, Recipe, TaskSettings
+from graftlm.recipes.schema import Block, NewBase, ParallelSettings, Recipe, SuiteSettings, TaskSettings
 from graftlm.recipes.stage_settings import (
     STAGE_KINDS,
     ComparedStage,
@@ -103,7 +105,7 @@ def written_default(field: Any) -> str | None:
     default = field.get_default(call_default_factory=True)
     if isinstance(default, BaseModel):
         return None
-    return "–" if default is None else f"`{json.dumps(default)}`".replace('"', "")
+    return "–" if default is None else f"`{json.dumps(default, ensure_ascii=False)}`".replace('"', "")
 
 
 SECTIONS: dict[str, dict[str, Any]] = {
@@ -143,7 +145,9 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "Rewards": keys_of(settings.RewardSettings),
     "safety": keys_of(settings.SafetyReward),
     "evaluation": {k: field for k, field in keys_of(TaskSettings).items() if k not in keys_of(Block)},
+    "suites": keys_of(SuiteSettings),
     "base": keys_of(NewBase),
+    "tasks": keys_of(AtomicTaskSettings),
 }
 
 
@@ -267,6 +271,17 @@ def test_evaluation_page_lists_every_metric() -> None:
     assert listed == HEADLINES
 
 
+def test_task_and_suite_files_of_the_page_load(tmp_path: Path) -> None:
+    found = []
+    for fence in fences("docs/benchmarks.md", "yaml"):
+        tree = yaml.safe_load(fence)
+        if "name" in tree:
+            file = tmp_path / f"{tree['name']}.yaml"
+            file.write_text(fence, encoding="utf-8")
+            found.append(load_file(file))
+    assert [type(one).__name__ for one in found] == ["TaskFile", "SuiteFile"]
+
+
 def test_scaling_page_has_the_tables_of_the_model() -> None:
     spec = importlib.util.spec_from_file_location("scaling_model", ROOT / "bench" / "scaling_model.py")
     assert spec is not None and spec.loader is not None
@@ -277,7 +292,7 @@ def test_scaling_page_has_the_tables_of_the_model() -> None:
         assert "\n".join(model.table(cluster)) in read("docs/scaling.md"), "print them anew: bench/scaling_model.py"
 
 
-@pytest.mark.parametrize("world", ["general", "clinic"])
+@pytest.mark.parametrize("world", ["general", "clinic", "shop"])
 def test_worlds_page_lists_every_part(world: str) -> None:
     text = section("docs/worlds.md", f"The {world} world")
     listed = [cells(line)[0].strip("`") for line in text.splitlines() if line.startswith("| `")]
@@ -310,5 +325,6 @@ def test_links_lead_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_no_placeholder_remains(page: str) -> None:
-    left = sorted(set(re.findall(r"\{\{.*?\}\}|\{\{.*", read(page))))
+    prose = re.sub(r"```yaml\n.*?```", "", read(page), flags=re.DOTALL)  # task files hold templates
+    left = sorted(set(re.findall(r"\{\{.*?\}\}|\{\{.*", prose)))
     assert not left, f"{page}: measured figures are still to be filled in: {', '.join(left)}"

@@ -1,4 +1,4 @@
-"""Duplicates inside a data set, and overlap between training and test data.
+"""Duplicates inside a data set (test items in training data: evaluation/contamination.py).
 
 Functions over lists of texts that return index groups and evidence. Nothing is ever deleted here: what to do
 with a finding is the recipe's decision.
@@ -7,11 +7,9 @@ with a finding is the recipe's decision.
 from __future__ import annotations
 
 import hashlib
-import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,7 +18,6 @@ from graftlm.data.samples import (
     Chat,
     Classified,
     Labelled,
-    Origin,
     Preference,
     Prompt,
     Sample,
@@ -33,8 +30,6 @@ SHINGLE = 5
 BANDS, ROWS = 20, 5
 """100 hash functions in 20 bands of 5. A pair of Jaccard similarity J shares a band with probability
 1 - (1 - J^5)^20: 0.9997 at 0.8, 0.05 at 0.3."""
-
-_UNITS = re.compile(r"[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]|[^\W_]+")
 
 
 def normalise(text: str) -> str:
@@ -150,123 +145,6 @@ def _minhash(sets: list[np.ndarray], seed: int) -> np.ndarray:
             hashed = ((values * multiplier) >> np.uint64(32)).astype(np.uint32)
             signatures[start : start + block, number] = np.minimum.reduceat(hashed, edges)
     return signatures
-
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """A training text that holds much of a test text.
-
-    Attributes:
-        train: index of the training text.
-        test: index of the test text.
-        share: the part of the test text's n-grams that stand in the training text, 0 to 1.
-        passage: the longest run of the test text that does.
-    """
-
-    train: int
-    test: int
-    share: float
-    passage: str
-
-
-def find_overlap(
-    train: Sequence[str], test: Sequence[str], *, n: int = 8, threshold: float = 0.5
-) -> list[Overlap]:
-    """Test texts that training texts contain in part, by n-gram containment; strongest first.
-
-    The unit is a word, or one character of Chinese, Japanese or Korean. A test text shorter than `n` units
-    counts as one n-gram of its own length if it has at least 4 units; shorter ones stand everywhere.
-
-    Args:
-        n: units in an n-gram.
-        threshold: the least share reported.
-    """
-    grams: list[np.ndarray] = [np.zeros(0, dtype=np.uint64)] * len(test)
-    hashes: dict[str, int] = {}
-    units_of = [_units(text, hashes) for text in test]
-    # width -> n-gram -> the test texts that hold it
-    owners: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for index, (units, _) in enumerate(units_of):
-        if len(units) < 4:
-            continue
-        width = min(n, len(units))
-        grams[index] = _rolling(units, width)
-        for gram in np.unique(grams[index]).tolist():
-            owners[width][gram].append(index)
-    known = {width: np.array(sorted(table), dtype=np.uint64) for width, table in owners.items()}
-
-    # All training texts end to end: one pass a width, however many texts there are.
-    train_units = [_units(text, hashes)[0] for text in train]
-    owner = np.repeat(np.arange(len(train)), [len(units) for units in train_units])
-    joined = np.concatenate([*train_units, np.zeros(0, dtype=np.uint64)])
-    hits: dict[tuple[int, int], set[int]] = defaultdict(set)  # (train, test) -> n-grams they share
-    for width, table in owners.items():
-        for place, gram in _shared(joined, owner, width, known[width]):
-            for index in table[gram]:
-                hits[place, index].add(gram)
-
-    found: list[Overlap] = []
-    for (place, index), matched in hits.items():
-        held = np.isin(grams[index], np.array(sorted(matched), dtype=np.uint64))  # [n-grams of the test]
-        share = float(held.mean())
-        if share >= threshold:
-            width = min(n, len(units_of[index][0]))
-            found.append(Overlap(place, index, share, _passage(test[index], units_of[index][1], held, width)))
-    return sorted(found, key=lambda overlap: (-overlap.share, overlap.test, overlap.train))
-
-
-def _shared(units: np.ndarray, owner: np.ndarray, width: int, table: np.ndarray) -> Iterator[tuple[int, int]]:
-    """(text, n-gram) for every n-gram of the joined texts that stands in the sorted `table`."""
-    if len(units) < width:
-        return
-    grams = _rolling(units, width)
-    inside = owner[: len(grams)] == owner[width - 1 :]  # not across two texts
-    places = np.minimum(np.searchsorted(table, grams), len(table) - 1)
-    for place in np.flatnonzero((table[places] == grams) & inside):
-        yield int(owner[place]), int(grams[place])
-
-
-def _units(text: str, hashes: dict[str, int]) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Hashes of the words and characters of a text, and their places; `hashes` remembers them."""
-    matches = list(_UNITS.finditer(text))
-    digests = []
-    for match in matches:
-        unit = match.group()
-        if unit not in hashes:
-            digest = hashlib.blake2b(normalise(unit).encode(), digest_size=8).digest()
-            hashes[unit] = int.from_bytes(digest, "little")
-        digests.append(hashes[unit])
-    return np.array(digests, dtype=np.uint64), [match.span() for match in matches]
-
-
-def _passage(text: str, places: list[tuple[int, int]], held: np.ndarray, width: int) -> str:
-    best_start, best_length, length = 0, 0, 0
-    for position, hit in enumerate([*held.tolist(), False]):
-        length = length + 1 if hit else 0
-        if length > best_length:
-            best_start, best_length = position - length + 1, length
-    last = best_start + best_length - 1 + width - 1
-    return text[places[best_start][0] : places[last][1]]
-
-
-@dataclass(frozen=True, slots=True)
-class Leak:
-    """An overlap between samples, by the places they were read from."""
-
-    train: Origin
-    test: Origin
-    share: float
-    passage: str
-
-
-def find_leaks(
-    train: Sequence[Sample], test: Sequence[Sample], *, n: int = 8, threshold: float = 0.5
-) -> list[Leak]:
-    """`find_overlap` between samples: their whole text for training, the prompt for test items."""
-    train_texts = [text_of_sample(sample) for sample in train]
-    test_texts = [question_of(sample) for sample in test]
-    overlaps = find_overlap(train_texts, test_texts, n=n, threshold=threshold)
-    return [Leak(train[o.train].origin, test[o.test].origin, o.share, o.passage) for o in overlaps]
 
 
 def question_of(sample: Sample) -> str:

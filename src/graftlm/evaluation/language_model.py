@@ -128,7 +128,7 @@ def language_model(
         prompt = encode_prompt(tokenizer, template, turns)
         return prompt if blanks is None else open_answer(prompt, blanks)
 
-    stop_ids, stop_strings = _stops(model, tokenizer, template)
+    stop_ids, stop_strings = answer_stops(model, tokenizer, template)
     if blanks is not None and blanks.eop_token_id is not None:
         stop_ids |= {blanks.eop_token_id}
     start = document_prefix(tokenizer) or [token for token in [tokenizer.eos_token_id] if token is not None]
@@ -190,15 +190,21 @@ def _rendered_answer(template: ChatTemplate) -> str:
     return rendered.text[start:end]
 
 
-def _stops(
+def plain_stops(model: nn.Module, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end any text."""
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id}
+    return frozenset(token for token in ends if token is not None)
+
+
+def answer_stops(
     model: nn.Module, tokenizer: Any, template: ChatTemplate
 ) -> tuple[frozenset[int], tuple[str, ...]]:
     """Tokens that end an answer, and strings where the template's stop marker is not one token."""
-    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    stop_ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+    stop_ids = plain_stops(model, tokenizer)
     marker = _rendered_answer(template).rpartition(_PROBE)[2]
     tail = list(tokenizer(marker, add_special_tokens=False, verbose=False)["input_ids"]) if marker else []
     special = [token for token in tail if token in set(tokenizer.all_special_ids) | stop_ids]
     whole = special or (tail if len(tail) == 1 else [])
     strings = (marker.strip(),) if marker.strip() and not whole else ()
-    return frozenset(token for token in (*stop_ids, *whole) if token is not None), strings
+    return stop_ids | set(whole), strings

@@ -33,6 +33,7 @@ class TaskResult(BaseModel):
         version: of the task; results of two versions do not compare.
         shots: solved examples that were put before each question.
         coverage: what of the published test this is where it is not all of it ("8 of 57 subjects"); else "".
+        notes: what a reader must know, as prompts that were cut.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,6 +56,7 @@ class TaskResult(BaseModel):
     version: str = "1"
     shots: int = 0
     coverage: str = ""
+    notes: list[str] = []
 
     def headline_scores(self) -> Scores:
         """The headline's per-item scores."""
@@ -69,6 +71,8 @@ class GroupResult(BaseModel):
         how: the rule in words, as "mean of normalised accuracies".
         members: the names of its tasks or groups.
         missing: members that the suite has but that were not run, with the reason.
+        unclipped: the same where scores below chance are not raised to it, for suites that normalise: raising them
+            makes a guesser's score more than 0.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -80,6 +84,7 @@ class GroupResult(BaseModel):
     how: str
     members: list[str]
     missing: dict[str, str] = {}
+    unclipped: Estimate | None = None
 
 
 class EvaluationResult(BaseModel):

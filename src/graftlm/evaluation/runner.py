@@ -12,7 +12,7 @@ from graftlm.evaluation.grading import GRADERS, Graded
 from graftlm.evaluation.results import SampleAnswer, TaskResult
 from graftlm.evaluation.statistics import Estimate, Scores, estimate
 from graftlm.evaluation.subject import Subject
-from graftlm.evaluation.tasks import LOWER_IS_BETTER, Task
+from graftlm.evaluation.tasks import LOWER_IS_BETTER, Side, Task
 
 Progress = Callable[[str, int, int], None]
 """Called with the task's name, the items done and the items in all."""
@@ -54,28 +54,60 @@ def _run(subject: Subject, task: Task, progress: Progress | None, samples: int) 
 
     started = time.perf_counter()
     graded = GRADERS[task.kind](subject, task, advance)
-    headline = graded.metrics[task.metric]
-    metrics = _estimates(graded.metrics)
-    if task.metric not in metrics:
-        reason = f"no item of the task bears on its metric {task.metric}"
-        raise DataError(reason, where=task.name, fix="choose another headline, or add such items")
-    found = metrics[task.metric]
+    return task_result(
+        task.name,
+        task.side,
+        task.metric,
+        graded,
+        kinds=[item.kind for item in task.labelled()],
+        items_hash=hash_items(task.items),
+        seconds=time.perf_counter() - started,
+        samples=samples,
+    )
+
+
+def task_result(
+    name: str,
+    side: Side,
+    metric: str,
+    graded: Graded,
+    *,
+    kinds: Sequence[str],
+    items_hash: str,
+    seconds: float,
+    samples: int,
+) -> TaskResult:
+    """A task's scores with an interval on every number.
+
+    Args:
+        metric: the headline.
+        kinds: of each item, or empty; the headline is broken down where there are several.
+        samples: answers that are kept to be read, spread evenly over the items.
+
+    Raises:
+        DataError: no item bears on the headline.
+    """
+    headline, metrics = graded.metrics[metric], _estimates(graded.metrics)
+    if metric not in metrics:
+        reason = f"no item of the task bears on its metric {metric}"
+        raise DataError(reason, where=name, fix="choose another headline, or add such items")
+    found = metrics[metric]
     return TaskResult(
-        name=task.name,
-        side=task.side,
-        metric=task.metric,
-        higher_is_better=task.metric not in LOWER_IS_BETTER,
+        name=name,
+        side=side,
+        metric=metric,
+        higher_is_better=metric not in LOWER_IS_BETTER,
         value=found.value,
         low=found.low,
         high=found.high,
-        n=total,
+        n=len(headline),
         metrics=metrics,
-        kinds=_by_kind(task, headline),
+        kinds=_by_kind(kinds, headline),
         scores=headline.numerators.tolist(),
         weights=headline.denominators.tolist(),
         samples=_spread(graded, samples),
-        items_hash=hash_value([_content(item) for item in task.items]),
-        seconds=time.perf_counter() - started,
+        items_hash=items_hash,
+        seconds=seconds,
     )
 
 
@@ -84,11 +116,11 @@ def _estimates(metrics: dict[str, Scores]) -> dict[str, Estimate]:
     return {name: estimate(scores) for name, scores in metrics.items() if scores.denominators.sum() > 0}
 
 
-def _by_kind(task: Task, headline: Scores) -> dict[str, Estimate]:
+def _by_kind(kinds: Sequence[str], headline: Scores) -> dict[str, Estimate]:
     """The headline by kind of item; empty where there is only one kind."""
     places: dict[str, list[int]] = {}
-    for place, item in enumerate(task.labelled()):
-        places.setdefault(item.kind, []).append(place)
+    for place, kind in enumerate(kinds):
+        places.setdefault(kind, []).append(place)
     if len(places) < 2:
         return {}
     return _estimates({kind: headline.at(places[kind]) for kind in sorted(places)})
@@ -98,6 +130,11 @@ def _spread(graded: Graded, count: int) -> list[SampleAnswer]:
     total = len(graded.samples)
     count = min(count, total)
     return [graded.samples[place * total // count] for place in range(count)]
+
+
+def hash_items(items: Sequence[Labelled | Text]) -> str:
+    """Identity of a test's items: their prompts, answers and options in order."""
+    return hash_value([_content(item) for item in items])
 
 
 def _content(item: Labelled | Text) -> list[object]:

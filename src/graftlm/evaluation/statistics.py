@@ -7,7 +7,7 @@ by the same code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,9 +89,10 @@ def estimate(scores: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> Es
     Raises:
         ValueError: no item, or denominators that sum to zero.
     """
+    return resampled(scores, resamples=resamples, seed=seed).estimate(len(scores))
     value = _defined(scores)
-    [samples] = _resample([scores], resamples, seed)
-    low, high = _interval(samples)
+    [samples] = resample([scores], resamples, seed)
+    low, high = interval(samples)
     return Estimate(value=value, low=low, high=high, n=len(scores))
 
 
@@ -104,7 +105,7 @@ def estimate_mean(systems: Sequence[Scores], *, resamples: int = RESAMPLES, seed
     if len({len(scores) for scores in systems}) != 1:
         raise ValueError("the systems must be scored on the same items")
     value = float(np.mean([_defined(scores) for scores in systems]))
-    low, high = _interval(np.mean(_resample(systems, resamples, seed), axis=0))
+    low, high = interval(np.mean(resample(systems, resamples, seed), axis=0))
     return Estimate(value=value, low=low, high=high, n=len(systems[0]))
 
 
@@ -119,19 +120,31 @@ def paired_difference(
     return pooled_difference([(before, after)], resamples=resamples, seed=seed)
 
 
+def difference(first: Scores, second: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+    """How much `second` exceeds `first` where they are of different items, which are drawn apart.
+
+    Raises:
+        ValueError: no item, or denominators that sum to zero.
+    """
+    value = _defined(second) - _defined(first)
+    samples_R = resample([second], resamples, seed)[0] - resample([first], resamples, seed + 1)[0]
+    low, high = interval(samples_R)
+    return Difference(value=value, low=low, high=high, p=_two_sided_p(samples_R), n=len(first) + len(second))
+
+
 def pooled_difference(
     pairs: Sequence[tuple[Scores, Scores]], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:
     """The mean over tasks of the paired differences; items are resampled inside each task."""
     before, after = paired_means(pairs, resamples=resamples, seed=seed)
-    low, high = _interval(after.samples - before.samples)
-    return Difference(
-        value=after.value - before.value,
-        low=low,
-        high=high,
-        p=_two_sided_p(after.samples - before.samples),
-        n=sum(len(scores) for scores, _ in pairs),
-    )
+    return mean_difference(before, after, sum(len(scores) for scores, _ in pairs))
+
+
+def mean_difference(before: Mean, after: Mean, n: int) -> Difference:
+    """How much one mean exceeds another, both over the same draws of n items."""
+    samples_R = after.samples - before.samples
+    low, high = interval(samples_R)
+    return Difference(value=after.value - before.value, low=low, high=high, p=_two_sided_p(samples_R), n=n)
 
 
 def pooled_ratio(
@@ -142,7 +155,7 @@ def pooled_ratio(
     if before.value == 0:
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = _interval(after.samples / before.samples)
+        low, high = interval(after.samples / before.samples)
     return Estimate(value=after.value / before.value, low=low, high=high, n=sum(len(s) for s, _ in pairs))
 
 
@@ -152,6 +165,32 @@ class Mean:
 
     value: float
     samples: Floats
+
+    def estimate(self, n: int) -> Estimate:
+        """With its interval, over n items."""
+        low, high = interval(self.samples)
+        return Estimate(value=self.value, low=low, high=high, n=n)
+
+    def mapped(self, change: Callable[[Floats], Floats]) -> Mean:
+        """The value and every resample changed alike."""
+        return Mean(float(change(np.array([self.value]))[0]), change(self.samples))
+
+
+def resampled(scores: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> Mean:
+    """The metric and its resamples; scores of as many items are drawn alike, so that their differences are paired.
+
+    Raises:
+        ValueError: no item, or denominators that sum to zero.
+    """
+    return Mean(_defined(scores), resample([scores], resamples, seed)[0])
+
+
+def mean_of(means: Sequence[Mean]) -> Mean:
+    """The plain mean of several, each resampled on its own."""
+    if not means:
+        raise ValueError("nothing to take a mean over")
+    samples_R = np.mean([one.samples for one in means], axis=0)
+    return Mean(float(np.mean([one.value for one in means])), samples_R)
 
 
 def paired_means(
@@ -165,7 +204,7 @@ def paired_means(
         if len(before) != len(after):
             raise ValueError(f"scored on different items: {len(before)} before, {len(after)} after")
         values.append([_defined(before), _defined(after)])
-        samples.append(_resample([before, after], resamples, seed + number))
+        samples.append(resample([before, after], resamples, seed + number))
     value_2 = np.mean(values, axis=0)
     samples_2R = np.mean(samples, axis=0)
     return Mean(float(value_2[0]), samples_2R[0]), Mean(float(value_2[1]), samples_2R[1])
@@ -179,7 +218,7 @@ def _defined(scores: Scores) -> float:
     return scores.value
 
 
-def _resample(systems: Sequence[Scores], resamples: int, seed: int) -> Floats:
+def resample(systems: Sequence[Scores], resamples: int, seed: int) -> Floats:
     """The metric of each system over `resamples` draws of the same items: [systems, R].
 
     A draw may miss every item that bears a denominator; it is NaN then, and the interval leaves it out.
@@ -197,7 +236,8 @@ def _resample(systems: Sequence[Scores], resamples: int, seed: int) -> Floats:
     return np.concatenate(parts, axis=1)
 
 
-def _interval(samples_R: Floats) -> tuple[float, float]:
+def interval(samples_R: Floats) -> tuple[float, float]:
+    """The middle 95 % of resamples; what is not finite is left out."""
     finite = samples_R[np.isfinite(samples_R)]
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(finite, [tail, 1 - tail])

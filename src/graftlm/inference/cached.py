@@ -46,6 +46,11 @@ def _forward_names(module: nn.Module) -> frozenset[str]:
     return frozenset(name for forward in forwards for name in inspect.signature(forward).parameters)
 
 
+def takes_cache(model: nn.Module) -> bool:
+    """Whether its cache is one that `CachedBatch` can own (Mamba's is not)."""
+    return "past_key_values" in _forward_names(causal_lm(model))
+
+
 class RoomyLayer(DynamicLayer):
     """A plain cache layer with room to grow: a step writes one position where transformers copies them all.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from graftlm.core.errors import ModelError
 from graftlm.inference.batching import batches_by_length
 from graftlm.inference.cached import CachedBatch, evaluation_mode, model_device
+from graftlm.inference.constraints import Constraint, only_allowed
 from graftlm.inference.decoding import Decoding, draw, process_logits, seen_tokens
 from graftlm.inference.engine import Engine
 from graftlm.inference.request import Completion, Request, open_requests, uniforms
@@ -60,7 +61,8 @@ class _Decoder:
 
     def _choose(self, logits_BV: Tensor) -> Tensor:
         self._note_seen(logits_BV)
-        processed_BV = process_logits(logits_BV, self._decoding, self._seen_BV, self._counts_BV)
+        allowed_BV = only_allowed(logits_BV, self.rows)
+        processed_BV = process_logits(allowed_BV, self._decoding, self._seen_BV, self._counts_BV)
         if self._uniform_BN is None:
             return processed_BV.argmax(dim=-1)
         return draw(processed_BV, self._uniform_BN[:, self._steps])
@@ -107,6 +109,8 @@ def generate(
     batch_tokens: int = 32_768,
     decode: Decode | None = None,
     seeds: Sequence[int] | None = None,
+    constraints: Sequence[Constraint | None] | None = None,
+    draft: int = 0,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[Completion]:
     """Answer many prompts.
@@ -123,6 +127,9 @@ def generate(
         decode: tokens → text; needed for stop strings, and fills `Completion.text`.
         seeds: a seed for each prompt, in place of the ones derived from `decoding.seed` and the prompt's
             place.
+        constraints: a rule for each prompt, or None; each of its own, since it follows its answer.
+        draft: tokens to guess from the prompt and to check at once (`Engine`); does nothing for models that the
+            engine cannot serve.
         on_progress: called with the number of prompts that a batch has finished.
 
     Returns:
@@ -135,9 +142,11 @@ def generate(
         GraftError: stop strings without `decode`.
     """
     rows = open_requests(model, prompts, decoding, stop_ids, decode, seeds)
+    for row, constraint in zip(rows, constraints or [None] * len(rows), strict=True):
+        row.constraint = constraint
     lengths = [len(row.prompt) + row.budget for row in rows]
     if rows and _serves(model):
-        engine = engine_for(model, lengths, batch_size=batch_size, batch_tokens=batch_tokens)
+        engine = engine_for(model, lengths, batch_size=batch_size, batch_tokens=batch_tokens, draft=draft)
         engine.run(rows, on_finish=lambda _: on_progress(1) if on_progress is not None else None)
         return [row.completion(decode) for row in rows]
     with evaluation_mode(model):
@@ -158,22 +167,37 @@ def stream(
     stop_ids: Collection[int],
     pad_id: int,
     decode: Decode,
+    constraint: Constraint | None = None,
+    draft: int = 0,
 ) -> Iterator[str]:
     """Answer one prompt, yielding the text as it comes: whole characters, no stop string.
 
     Arguments and errors are those of `generate`; the pieces joined are the `text` of its completion.
     """
     row = open_requests(model, [prompt], decoding, stop_ids, decode, None)[0]
+    row.constraint = constraint
     watch = row.watch = StopWatch(decode, decoding.stop)
     with evaluation_mode(model):
-        decoder = _Decoder(model, [row], decoding, pad_id)
-        while decoder.rows:
-            decoder.advance()
-            if row.piece:
-                yield row.piece
+        for _ in _steps(model, row, pad_id, draft):
+            if piece := row.take_piece():
+                yield piece
     last = watch.finish()
     if last:
         yield last
+
+
+def _steps(model: nn.Module, row: Request, pad_id: int, draft: int) -> Iterator[None]:
+    """Works on one request, by the engine where it can."""
+    if not _serves(model):
+        decoder = _Decoder(model, [row], row.decoding, pad_id)
+        while decoder.rows:
+            yield decoder.advance()
+        return
+    engine = Engine(model, slots=1, positions=len(row.prompt) + row.budget, draft=draft)
+    engine.submit(row)
+    while row.finish is None:
+        engine.step()
+        yield
 
 
 def _serves(model: nn.Module) -> bool:
@@ -182,7 +206,10 @@ def _serves(model: nn.Module) -> bool:
     return packs and not torch.is_autocast_enabled(model_device(model).type)
 
 
-def engine_for(model: nn.Module, lengths: Sequence[int], *, batch_size: int, batch_tokens: int) -> Engine:
+def engine_for(
+    model: nn.Module, lengths: Sequence[int], *, batch_size: int, batch_tokens: int, draft: int = 0
+) -> Engine:
     """An engine with as many slots as sequences of these lengths need and `batch_tokens` positions allow."""
     positions = max(lengths)
-    return Engine(model, slots=max(1, min(batch_size, len(lengths), batch_tokens // positions)), positions=positions)
+    slots = max(1, min(batch_size, len(lengths), batch_tokens // positions))
+    return Engine(model, slots=slots, positions=positions, draft=draft)

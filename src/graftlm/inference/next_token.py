@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from graftlm.models.acceleration import compiled_for_decoding
 from graftlm.models.one_token import one_token_layers, takes_one_token
 from graftlm.models.slots import SlotCache
-from graftlm.models.trunk import next_states, output_head
+from graftlm.models.trunk import next_states, output_head, several_next_states
 
 SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256)
 
@@ -66,6 +66,27 @@ class NextToken:
         B = len(tokens_B)
         self.tokens_S[:B] = tokens_B
         self.lengths_S[:B] += (self.lengths_S[:B] > 0).long()
+
+    def logits_of_several(self, tokens_BK: Tensor) -> Tensor:
+        """[B, K, V] fp32 after each of K more tokens in the first B slots, whose lengths stay as they are.
+
+        The first is the slot's last token. Without a graph: K changes from step to step.
+        """
+        start_B1 = self.lengths_S[: len(tokens_BK), None]
+        # Padding behind a row's own tokens ends in the last place, which no token of an answer needs.
+        position_BK = (start_B1 + torch.arange(tokens_BK.shape[1], device=tokens_BK.device)).clamp(max=self._last_place)
+        self._cache.expect_tokens(position_BK)
+        with self._cache.on(self._model):
+            states_BKD = several_next_states(
+                self._model, tokens_BK, position_BK, (position_BK + 1) * (start_B1 > 0), self._cache
+            )
+        return self._head.logits(states_BKD.flatten(0, 1)).unflatten(0, tokens_BK.shape)
+
+    def append_several(self, tokens_B: Tensor, counts_B: Tensor) -> None:
+        """So many tokens were added to each of the first B slots, the last of them being these."""
+        B = len(tokens_B)
+        self.tokens_S[:B] = tokens_B
+        self.lengths_S[:B] += counts_B
 
     def _forward(self, B: int) -> Tensor:
         # A slot that is full, or empty, writes into a place that nothing reads.

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from graftlm.core.errors import DataError, GraftError
 from graftlm.inference.cached import position_limit
+from graftlm.inference.constraints import Constraint
 from graftlm.inference.decoding import Decoding
+from graftlm.inference.prompt_lookup import PromptLookup
 from graftlm.inference.text_stream import Decode, StopWatch
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -26,8 +28,8 @@ class Completion:
 
     Attributes:
         tokens: the new tokens, without the stop token. After a stop string they still hold that string.
-        finish_reason: "stop" at a stop token or stop string, "length" when the budget of tokens or positions
-            ran out.
+        finish_reason: "stop" at a stop token or stop string, or where its constraint lets nothing follow; "length"
+            when the budget of tokens or positions ran out.
         log_probability: sum of log p in nats of the new tokens, stop token included, under the model itself
             (before penalty, temperature and truncation).
         log_probabilities: the terms of that sum, one a token, stop token last.
@@ -45,7 +47,12 @@ class Completion:
 
 @dataclass(slots=True)
 class Request:
-    """A prompt on its way to its answer."""
+    """A prompt on its way to its answer.
+
+    Attributes:
+        adapter: the name of the adapter that answers, for an engine whose requests name theirs; None: the base alone.
+        constraint: a rule that the answer follows; of this request alone.
+    """
 
     index: int
     prompt: Sequence[int]
@@ -53,27 +60,38 @@ class Request:
     stop_ids: Collection[int]
     budget: int  # new tokens at most
     seed: int
-    watch: StopWatch | None = None  # only where stop strings are to be found
+    watch: StopWatch | None = None  # only where stop strings are to be found, or text is streamed
+    adapter: str | None = None
+    constraint: Constraint | None = None
+    lookup: PromptLookup | None = None  # of an engine that guesses
     tokens: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
     stop_token: int | None = None
     finish: FinishReason | None = None
-    piece: str = ""  # the text that the last token added
+    piece: str = ""  # text that `take_piece` has not given out
     asked: int = 0  # tokens that were chosen for it, whether they have arrived or not
 
     def add(self, token: int, log_probability: float) -> None:
         self.log_probabilities.append(log_probability)
-        self.piece = ""
         if token in self.stop_ids:
             self.stop_token, self.finish = token, "stop"
             return
         self.tokens.append(token)
+        if self.lookup is not None:
+            self.lookup.push(token)
+        if self.constraint is not None:
+            self.constraint.push(token)
         if self.watch is not None:
-            self.piece = self.watch.push(token)
-        if self.watch is not None and self.watch.stopped:
+            self.piece += self.watch.push(token)
+        if (self.watch is not None and self.watch.stopped) or (self.constraint is not None and self.constraint.done):
             self.finish = "stop"
         elif len(self.tokens) == self.budget:
             self.finish = "length"
+
+    def take_piece(self) -> str:
+        """The text that was added since the last call; needs a `watch`."""
+        piece, self.piece = self.piece, ""
+        return piece
 
     def completion(self, decode: Decode | None) -> Completion:
         text = decode(self.tokens) if decode is not None and self.watch is None else None

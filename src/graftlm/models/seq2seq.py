@@ -90,11 +90,24 @@ def decoder_states(
         real_nL: False for padding of the source. Targets are padded on the right, where causality hides it.
         inputs_nM: the target moved one to the right, behind the start token (`shifted`).
     """
+    return target_states(model, encoded_source(model, source_nL, real_nL), real_nL, inputs_nM)
+
+
+def encoded_source(model: torch.nn.Module, source_nL: torch.Tensor, real_nL: torch.Tensor) -> torch.Tensor:
+    """The encoder's last hidden states [n, L, D]; `real_nL` is False for padding."""
     inner: Any = causal_lm(model)
     source_nL = source_nL.masked_fill(~real_nL, inner.config.pad_token_id or 0)
-    encoded = inner.get_encoder()(input_ids=source_nL, attention_mask=real_nL.long()).last_hidden_state
+    states: torch.Tensor = inner.get_encoder()(input_ids=source_nL, attention_mask=real_nL.long()).last_hidden_state
+    return states
+
+
+def target_states(
+    model: torch.nn.Module, encoded_nLD: torch.Tensor, real_nL: torch.Tensor, inputs_nM: torch.Tensor
+) -> torch.Tensor:
+    """`decoder_states` of sources that are encoded."""
+    inner: Any = causal_lm(model)
     decoded = inner.get_decoder()(
-        input_ids=inputs_nM, encoder_hidden_states=encoded, encoder_attention_mask=real_nL.long(), use_cache=False
+        input_ids=inputs_nM, encoder_hidden_states=encoded_nLD, encoder_attention_mask=real_nL.long(), use_cache=False
     )
     states: torch.Tensor = decoded.last_hidden_state
     return states

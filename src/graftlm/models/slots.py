@@ -4,7 +4,8 @@ Fixed addresses are what CUDA graphs need, and a slot that becomes free takes th
 The states of a layer hang on its attention module while the model runs, not in a list by layer number: a compiled layer
 that looked its number up would be compiled anew for each layer.
 
-Shapes: S slots, B slots of a step, L positions, G key/value heads, D head size, T tokens of packed prompts.
+Shapes: S slots, B slots of a step, K new tokens of each, L positions, G key/value heads, D head size,
+    T tokens of packed prompts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from graftlm.ops.slot_attention import put_states
+from graftlm.ops.slot_attention import put_several_states, put_states
 
 
 class SlotCache(Cache):
@@ -34,15 +35,19 @@ class SlotCache(Cache):
         self._states: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         self._slot_T: Tensor | None = None
         self._position_T: Tensor | None = None
-        self._position_B: Tensor | None = None
+        self._position: Tensor | None = None  # [B] or [B, K]
 
     def expect_prompts(self, slot_T: Tensor, position_T: Tensor) -> None:
         """The next states are those of packed prompts: slot and position of each token."""
-        self._slot_T, self._position_T, self._position_B = slot_T, position_T, None
+        self._slot_T, self._position_T, self._position = slot_T, position_T, None
 
-    def expect_tokens(self, position_B: Tensor) -> None:
-        """The next states are those of one token in each of the first slots, at these positions."""
-        self._slot_T, self._position_T, self._position_B = None, None, position_B
+    def expect_tokens(self, position: Tensor) -> None:
+        """The next states are those of one token [B] or several [B, K] in each of the first slots, at these positions.
+
+        What is written at a position that holds a token takes its place: tokens that were guessed wrongly need no
+        removal, they are not seen and the next ones overwrite them.
+        """
+        self._slot_T, self._position_T, self._position = None, None, position
 
     @contextmanager
     def on(self, model: nn.Module) -> Iterator[None]:
@@ -62,7 +67,7 @@ class SlotCache(Cache):
 
         Args:
             key, value: of prompts [1, G, T, D], which come back as they are, since prompts see nothing else; of
-                decoding [B, G, 1, D].
+                decoding [B, G, K, D].
 
         Returns:
             What is attended to: of decoding all slots [S, G, L, D].
@@ -76,8 +81,11 @@ class SlotCache(Cache):
             module.graft_keys[self._slot_T, :, self._position_T] = key[0].transpose(0, 1)
             module.graft_values[self._slot_T, :, self._position_T] = value[0].transpose(0, 1)
             return key, value
-        assert self._position_B is not None
-        put_states(module.graft_keys, module.graft_values, key[:, :, 0], value[:, :, 0], self._position_B)
+        assert self._position is not None
+        if self._position.ndim == 2:
+            put_several_states(module.graft_keys, module.graft_values, key, value, self._position)
+        else:
+            put_states(module.graft_keys, module.graft_values, key[:, :, 0], value[:, :, 0], self._position)
         return module.graft_keys, module.graft_values
 
     def copy_slot(self, source: int, targets: list[int], length: int) -> None:

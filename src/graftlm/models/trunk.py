@@ -21,8 +21,8 @@ from graftlm.models.slots import SlotCache
 from graftlm.ops.attention import Layout, documents_of_like_length, lay_out, packed_attention
 from graftlm.ops.choose import Choice, attention_kernel
 from graftlm.ops.cross_entropy import Head
-from graftlm.ops.learnt_prefix import PrefixStates, attention_behind, filled_slots, packed_attention_behind
-from graftlm.ops.slot_attention import slot_attention
+from graftlm.ops.learnt_prefix import PrefixStates, attention_behind, packed_attention_behind
+from graftlm.ops.slot_attention import filled_slots, several_slot_attention, slot_attention
 
 ATTENTION = "graft"
 
@@ -37,18 +37,20 @@ def _attention(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention entry: query [1, H, T, D], key and value [1, G, T, D] → [1, T, H, D].
 
-    In decoding: query [S, H, 1, D], key and value [S, G, L, D] of a cache of slots → [S, 1, H, D].
+    In decoding: query [S, H, K, D], key and value [S, G, L, D] of a cache of slots → [S, K, H, D].
     """
+    if kwargs.get("graft_tree") is not None:
+        return kwargs["graft_tree"].attend(module, query, key, value, **kwargs)[None], None
     if kwargs.get("graft_cache") is not None:
         key, value = kwargs["graft_cache"].take_in(module, key, value)
     if getattr(module, "graft_prefix", None) is not None:
         return _attention_with_prefix(module, query, key, value, attention_mask, **kwargs), None
     if kwargs.get("graft_lengths") is not None:
-        out_SHD = slot_attention(
-            query[:, :, 0], key, value, kwargs["graft_lengths"], scale=kwargs.get("scaling"),
-            window=kwargs.get("sliding_window"),
-        )  # fmt: skip
-        return out_SHD[:, None], None
+        lengths, scale, window = kwargs["graft_lengths"], kwargs.get("scaling"), kwargs.get("sliding_window")
+        if lengths.ndim == 2:
+            out_SHKD = several_slot_attention(query, key, value, lengths, scale=scale, window=window)
+            return out_SHKD.transpose(1, 2), None
+        return slot_attention(query[:, :, 0], key, value, lengths, scale=scale, window=window)[:, None], None
     if kwargs.get("cu_seq_lens_q") is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
@@ -87,7 +89,8 @@ def _attention_with_prefix(
     scale, window = kwargs.get("scaling"), kwargs.get("sliding_window")
     if kwargs.get("graft_lengths") is not None:
         key, value = key[: len(query)], value[: len(query)]  # of all slots, those that are in use
-        attention_mask = filled_slots(kwargs["graft_lengths"], key.shape[2], window)
+        lengths_SK = kwargs["graft_lengths"].view(len(query), -1)
+        attention_mask = filled_slots(lengths_SK, key.shape[2], window)
     if kwargs.get("cu_seq_lens_q") is None:
         return attention_behind(query, key, value, prefix, attention_mask, scale=scale).transpose(1, 2)
     query_THD, key_TGD, value_TGD = (x[0].transpose(0, 1) for x in (query, key, value))
@@ -157,8 +160,13 @@ def kernel_choice(model: PreTrainedModel) -> Choice:
     H = getattr(config, "num_attention_heads", None) or 1
     G = getattr(config, "num_key_value_heads", None) or H
     D = getattr(config, "head_dim", None) or config.hidden_size // H
-    window = min((width for width in _windows(config) if width), default=None)
-    return attention_kernel(next(model.parameters()).device, H, G, D, window)
+    return attention_kernel(next(model.parameters()).device, H, G, D, attention_window(model))
+
+
+def attention_window(model: torch.nn.Module) -> int | None:
+    """The narrowest of the model's attention windows, in tokens; None where every token sees all before it."""
+    windows = _windows(causal_lm(model).config.get_text_config())
+    return min((width for width in windows if width), default=None)
 
 
 def _probe(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
@@ -168,7 +176,8 @@ def _probe(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     return tokens_T, torch.tensor([0, 9, 11, 24], dtype=torch.int32, device=device)
 
 
-def _agree(one: torch.Tensor, other: torch.Tensor, *, rough: bool = False) -> bool:
+def agree(one: torch.Tensor, other: torch.Tensor, *, rough: bool = False) -> bool:
+    """Whether two ways to compute hidden states or logits give the same, to rounding."""
     tolerance = 1e-4 if one.dtype == torch.float32 and not rough else 5e-2
     return bool((one - other).abs().max() <= tolerance * other.abs().max().clamp(min=1))
 
@@ -180,7 +189,7 @@ def _check_head(model: torch.nn.Module) -> None:
     tokens_L = tokens_T[:9]
     states_LD = _padded_states(model, tokens_L, tokens_L.new_tensor([0, len(tokens_L)]))
     logits_LV = causal_lm(model)(input_ids=tokens_L[None], use_cache=False).logits[0]
-    if not _agree(output_head(model).logits(states_LD).to(logits_LV.dtype), logits_LV):
+    if not agree(output_head(model).logits(states_LD).to(logits_LV.dtype), logits_LV):
         raise ModelError(
             "its logits are not its head applied to its last hidden states",
             where=type(causal_lm(model)).__name__,
@@ -205,7 +214,7 @@ def _isolates(model: torch.nn.Module) -> bool:
         return False
     # In 8 bits which columns are outliers depends on the other tokens of the call.
     rough = getattr(causal_lm(model), "is_quantized", False)
-    return _agree(packed, padded, rough=rough) and _windows(causal_lm(model).config.get_text_config()) <= windows
+    return agree(packed, padded, rough=rough) and _windows(causal_lm(model).config.get_text_config()) <= windows
 
 
 def _windows(config: PretrainedConfig) -> set[int]:
@@ -254,15 +263,32 @@ def next_states(
         lengths_S: positions of each slot that are seen, the new one included.
         cache: expects the tokens at these positions, and is on the model.
     """
+    return _slot_states(model, tokens_S[:, None], positions_S[:, None], lengths_S, cache)[:, 0]
+
+
+def several_next_states(
+    model: torch.nn.Module,
+    tokens_SK: torch.Tensor,
+    positions_SK: torch.Tensor,
+    lengths_SK: torch.Tensor,
+    cache: SlotCache,
+) -> torch.Tensor:
+    """`next_states` of K more tokens in each slot, each of which sees those before it: [S, K, D]."""
+    return _slot_states(model, tokens_SK, positions_SK, lengths_SK, cache)
+
+
+def _slot_states(
+    model: torch.nn.Module, tokens_SK: torch.Tensor, positions_SK: torch.Tensor, lengths: torch.Tensor, cache: SlotCache
+) -> torch.Tensor:
     return decoder_of(model)(
-        input_ids=tokens_S[:, None],
-        position_ids=positions_S[:, None],
-        attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=tokens_S.device),  # as in packed rows
+        input_ids=tokens_SK,
+        position_ids=positions_SK,
+        attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=tokens_SK.device),  # as in packed rows
         past_key_values=cache,
         use_cache=True,
         graft_cache=cache,
-        graft_lengths=lengths_S,
-    ).last_hidden_state[:, 0]
+        graft_lengths=lengths,
+    ).last_hidden_state
 
 
 def output_head(model: torch.nn.Module) -> Head:

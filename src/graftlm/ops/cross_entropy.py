@@ -87,6 +87,33 @@ def token_statistics(
     )
 
 
+@torch.inference_mode()
+def shared_statistics(
+    hidden_UD: torch.Tensor, head: Head, place_S: torch.Tensor, target_S: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """log p in nats [S] fp32, and whether it is the most likely token [S], of S targets that share U positions.
+
+    The head runs once a position, whatever the number of targets there; its logits are kept by chunks.
+
+    Args:
+        place_S: which of the U positions predicts each target; on the CPU.
+        target_S: the targets; on the CPU, too.
+    """
+    order_S = place_S.argsort(stable=True)
+    place_S, target_S = place_S[order_S], target_S[order_S]
+    chunk = max(256, LOGITS_KEPT // (4 * head.weight_VD.shape[0]))
+    edges = torch.searchsorted(place_S, torch.arange(0, len(hidden_UD) + chunk, chunk)).tolist()
+    log_ps, greedies = [], []
+    for number, states_CD in enumerate(hidden_UD.split(chunk)):
+        some = slice(edges[number], edges[number + 1])
+        row_C, wanted_C = ((x[some]).to(hidden_UD.device) for x in (place_S - number * chunk, target_S))
+        logits_CV = head.logits(states_CD)
+        log_ps.append(logits_CV[row_C, wanted_C] - logits_CV.logsumexp(dim=-1)[row_C])
+        greedies.append(logits_CV.argmax(dim=-1)[row_C] == wanted_C)
+    back_S = order_S.argsort().to(hidden_UD.device)
+    return torch.cat(log_ps)[back_S], torch.cat(greedies)[back_S]
+
+
 def _chunk_statistics(
     hidden_BD: torch.Tensor, head: Head, targets_B: torch.Tensor, entropy: bool, greedy: bool
 ) -> TokenStatistics:

@@ -80,16 +80,3 @@ def causal_mask(queries: int, window: int | None, device: torch.device, keys: in
     distance_LS = query_L[:, None] - key_S[None, :]
     seen_LS = distance_LS >= 0
     return (seen_LS if window is None else seen_LS & (distance_LS < window))[None, None]
-
-
-def filled_slots(lengths_S: torch.Tensor, positions: int, window: int | None) -> torch.Tensor:
-    """[S, 1, 1, L] bool: what the newest token of each slot sees of its L = `positions` places.
-
-    Args:
-        lengths_S: places that hold a token, that one's included.
-    """
-    place_L, end_S1 = torch.arange(positions, device=lengths_S.device), lengths_S[:, None]
-    seen_SL = place_L < end_S1
-    if window is not None:
-        seen_SL &= place_L >= end_S1 - window
-    return seen_SL[:, None, None]

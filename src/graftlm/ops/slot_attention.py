@@ -1,6 +1,7 @@
-"""Attention of decoding: one new token in each slot of a cache whose slots hold sequences of their own length.
+"""Attention of decoding: new tokens in each slot of a cache whose slots hold sequences of their own length.
 
-Shapes: S slots, H query heads, G key/value heads (H a multiple of G), L positions of a slot, D head size.
+Shapes: S slots, B slots of a step, K new tokens of each, H query heads, G key/value heads (H a multiple of G),
+    L positions of a slot, D head size.
 """
 
 from __future__ import annotations
@@ -28,6 +29,19 @@ def put_states(
         return
     row_B = torch.arange(len(key_BGD), device=key_BGD.device)
     keys_SGLD[row_B, :, position_B], values_SGLD[row_B, :, position_B] = key_BGD, value_BGD
+
+
+def put_several_states(
+    keys_SGLD: torch.Tensor,
+    values_SGLD: torch.Tensor,
+    key_BGKD: torch.Tensor,
+    value_BGKD: torch.Tensor,
+    position_BK: torch.Tensor,
+) -> None:
+    """Write K new states into each of the first B slots, at their positions."""
+    row_B1 = torch.arange(len(key_BGKD), device=key_BGKD.device)[:, None]
+    for states_SGLD, new_BGKD in ((keys_SGLD, key_BGKD), (values_SGLD, value_BGKD)):
+        states_SGLD[row_B1, :, position_BK] = new_BGKD.transpose(1, 2)
 
 
 def _has_kernel(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -74,14 +88,40 @@ def slot_attention_reference(
     scale: float,
     window: int | None = None,
 ) -> torch.Tensor:
-    """The same by torch's attention under a mask; on a CPU over no more positions than the longest slot has."""
-    S, L = len(query_SHD), keys_SGLD.shape[2] if lengths_S.is_cuda else max(1, int(lengths_S.max()))
-    place_L, last_S1 = torch.arange(L, device=lengths_S.device), lengths_S[:, None]
-    seen_SL = place_L < last_S1.clamp(min=1)  # an empty slot sees one position: no softmax is of nothing
-    if window is not None:
-        seen_SL &= place_L >= last_S1 - window
-    out_SH1D = F.scaled_dot_product_attention(
-        query_SHD[:, :, None], keys_SGLD[:S, :, :L], values_SGLD[:S, :, :L], attn_mask=seen_SL[:, None, None],
-        scale=scale, enable_gqa=query_SHD.shape[1] != keys_SGLD.shape[1],
+    """The same by torch's attention under a mask."""
+    return several_slot_attention(
+        query_SHD[:, :, None], keys_SGLD, values_SGLD, lengths_S[:, None], scale=scale, window=window
+    )[:, :, 0]
+
+
+def several_slot_attention(
+    query_SHKD: torch.Tensor,
+    keys_SGLD: torch.Tensor,
+    values_SGLD: torch.Tensor,
+    lengths_SK: torch.Tensor,
+    *,
+    scale: float | None = None,
+    window: int | None = None,
+) -> torch.Tensor:
+    """`slot_attention` of K queries of each slot, each with its own length: [S, H, K, D].
+
+    On a CPU over no more positions than the longest slot has.
+    """
+    S, L = len(query_SHKD), keys_SGLD.shape[2] if lengths_SK.is_cuda else max(1, int(lengths_SK.max()))
+    return F.scaled_dot_product_attention(
+        query_SHKD, keys_SGLD[:S, :, :L], values_SGLD[:S, :, :L], attn_mask=filled_slots(lengths_SK, L, window),
+        scale=scale, enable_gqa=query_SHKD.shape[1] != keys_SGLD.shape[1],
     )  # fmt: skip
-    return out_SH1D[:, :, 0]
+
+
+def filled_slots(lengths_SK: torch.Tensor, positions: int, window: int | None) -> torch.Tensor:
+    """[S, 1, K, L] bool: what each new token of each slot sees of its L = `positions` places.
+
+    Args:
+        lengths_SK: places that hold a token, that one's included; where it is 0, one is seen: no softmax is of nothing.
+    """
+    place_L, end_SK1 = torch.arange(positions, device=lengths_SK.device), lengths_SK[..., None]
+    seen_SKL = place_L < end_SK1.clamp(min=1)
+    if window is not None:
+        seen_SKL &= place_L >= end_SK1 - window
+    return seen_SKL[:, None]

@@ -25,7 +25,7 @@ from graftlm.models.trunk import causal_lm
 from graftlm.recipes.adapting import adaptation_of
 from graftlm.recipes.blanks import refuse_mismatch
 from graftlm.recipes.budget import Budget, settle
-from graftlm.recipes.check_blocks import COMPARED, check_block, check_leaks, example, first_samples
+from graftlm.recipes.check_blocks import COMPARED, check_block, check_leaks, check_suites, example, first_samples
 from graftlm.recipes.check_encoder import check_encoder, check_image_text
 from graftlm.recipes.check_methods import check_method, planned_heads
 from graftlm.recipes.check_seq2seq import check_seq2seq
@@ -113,6 +113,7 @@ def check_recipe(recipe: Recipe, base: str) -> CheckResult:
             found.example = found.example or example(blocks, own)
         _check_rewards(found, name, stage, recipe)
     check_leaks(found, recipe, seen.texts)
+    check_suites(found, recipe)
     return found
 
 

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from graftlm.core.errors import GraftError
-from graftlm.data.cleaning import exact_duplicates, find_overlap, near_duplicates, question_of
+from graftlm.data.cleaning import exact_duplicates, near_duplicates
 from graftlm.data.samples import Sample
 from graftlm.data.store import TokenStore
-from graftlm.evaluation.metrics import split_words
+from graftlm.evaluation.contamination import DIRTY, Item, find_contamination
+from graftlm.recipes.contamination import read_items
 from graftlm.recipes.findings import CheckResult
 from graftlm.recipes.schema import Block, Recipe
-from graftlm.recipes.sources import read_source
+from graftlm.recipes.sources import read_source, stream_source
+from graftlm.recipes.suite_sheets import recipe_sheets
 from graftlm.recipes.tokenise import Form, TokenisedBlock
 
 COMPARED = 2000
-"""Samples of a block that are searched for duplicates and test items."""
-LEAK_WORDS = 13
-"""Words (characters of Chinese) in a row that a test item must share with a training text, as GPT-3's check had."""
+"""Samples of a block that are searched for duplicates."""
 
 
 def first_samples(name: str, block: Block) -> tuple[Sequence[Sample], list[str]]:
     """Samples to compare, and the refused rows. Files are read whole: every bad row is to be named."""
-    if block.world and block.count and block.count > COMPARED:
-        block = block.model_copy(update={"count": COMPARED})
-    rows = read_source(name, block)
+    rows = read_source(name, _compared(block))
     return rows.samples[:COMPARED], [str(fault) for fault in rows.faults]
+
+
+def _compared(block: Block) -> Block:
+    """The block; of a world not more than is compared."""
+    long = block.world and block.count and block.count > COMPARED
+    return block.model_copy(update={"count": COMPARED}) if long else block
 
 
 def check_block(
@@ -118,25 +122,33 @@ def _check_stop(found: CheckResult, where: str, store: TokenStore, tokenizer: To
         )
 
 
-def check_leaks(found: CheckResult, recipe: Recipe, compared: dict[str, list[str]]) -> None:
-    """Test items that stand in the training text, with the evidence."""
+def check_leaks(found: CheckResult, recipe: Recipe, blocks: Iterable[str]) -> None:
+    """Test items that stand in the training data, with the evidence. Files are searched whole, worlds in part."""
+    tasks: dict[str, Sequence[Item]] = {}
     for task, source in recipe.evaluation.items():
         try:
-            items = [question_of(sample) for sample in read_source(task, source).samples[:COMPARED]]
+            tasks[task] = read_items(task, source)
         except GraftError as error:
             found.error(f"evaluation.{task}", error.reason, error.fix or "")
-            continue
-        long_items = [text for text in items if len(split_words(text)) >= LEAK_WORDS]
-        for block, texts in compared.items():
-            overlaps = find_overlap(texts, long_items, n=LEAK_WORDS)
-            share = len({overlap.test for overlap in overlaps}) / len(items)
-            if share >= 0.01:
-                longest = max(overlaps, key=lambda overlap: len(overlap.passage)).passage
-                found.warn(
-                    f"evaluation.{task}",
-                    f"{share:.1%} of the items stand in data.{block}, as “{longest[:80]}”",
-                    "take these items out of the training data, or read this score with care",
-                )
+    for block in blocks if tasks else ():
+        for overlap in find_contamination(tasks, stream_source(_compared(recipe.data[block]))).tasks:
+            if overlap.whole < 0.01 * len(overlap.items):
+                continue
+            worst = max(overlap.items, key=lambda item: (item.in_one >= DIRTY, item.exact))
+            found.warn(
+                f"evaluation.{overlap.name}",
+                f"{overlap.whole / len(overlap.items):.1%} of the items stand in data.{block}, "
+                f"as “{worst.evidence[0].words[:80]}” ({worst.evidence[0].train})",
+                "take them out of the training data, or read this score with care; `graft contamination` lists them",
+            )
+
+
+def check_suites(found: CheckResult, recipe: Recipe) -> None:
+    """Published tests that cannot be read."""
+    try:
+        recipe_sheets(recipe)
+    except GraftError as error:
+        found.error("suites", f"{error.where}: {error.reason}" if error.where else error.reason, error.fix or "")
 
 
 def example(blocks: dict[str, TokenisedBlock], tokenizer: Tokenizer) -> list[tuple[str, bool]]:

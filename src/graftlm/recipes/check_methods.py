@@ -44,7 +44,7 @@ def _check_prefix(found: CheckResult, name: str, stage: GradientStage, recipe: R
             f"at {stage.peak_rate:g} a prefix may come to answer everything like its training data",
             "lower learning_rate towards 1e-4, or mix general data in",
         )
-    if not any(task.side == "general" for task in recipe.evaluation.values()):
+    if recipe.suites is None and not any(task.side == "general" for task in recipe.evaluation.values()):
         found.warn(f"stages.{name}", "no general task would show what a prefix makes the model forget", "evaluate one")
 
 

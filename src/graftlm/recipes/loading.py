@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from graftlm.core.errors import RecipeError
+from graftlm.core.settings_file import checked, nearest, parse_yaml, place_of, yaml_text
 from graftlm.recipes.compat.deepspeed import apply_deepspeed
 from graftlm.recipes.schema import Recipe
 from graftlm.recipes.stage_settings import STAGE_KINDS
@@ -28,39 +28,14 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
             where=path,
             fix=f"did you mean {path.parent / near[0]}?" if near else "check the path",
         )
-    text = _text(path)
-    tree = _parse(text, path)
+    text = yaml_text(path, RecipeError)
+    tree = parse_yaml(text, path, RecipeError)
     if not isinstance(tree, dict):
         raise RecipeError("a recipe is a mapping of keys", where=path, fix="see recipes/clinic.yaml")
     for override in overrides or []:
         _override(tree, override)
-    return _validate(_absolute_paths(_name_kinds(tree, path, text), path), path, text)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"not UTF-8 (byte {error.start})", where=path, fix="save the recipe as UTF-8") from None
-
-
-def _parse(text: str, where: str | Path) -> Any:
-    """The YAML as plain values. An anchor's aliases are copies: changing one key never changes another."""
-    try:
-        return _unshared(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark and isinstance(where, Path) else ""
-        reason = f"not valid YAML: {getattr(error, 'problem', None) or error}"
-        raise RecipeError(reason, where=f"{where}{line}", fix="mend this line") from None
-    except RecursionError:
-        raise RecipeError("an anchor holds itself", where=where, fix="write the value out") from None
-
-
-def _unshared(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _unshared(inner) for key, inner in value.items()}
-    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
+    resolved = _absolute_paths(_name_kinds(tree, path, text), path)
+    return checked(Recipe, resolved, path, text, RecipeError, manual="docs/recipes.md")
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
@@ -77,7 +52,7 @@ def _name_kinds(tree: dict[str, Any], path: Path, text: str) -> dict[str, Any]:
     if not isinstance(stages, dict):
         raise RecipeError("`stages` must be a mapping of stage names", where=path, fix="see recipes/clinic.yaml")
     for name, stage in stages.items():
-        where = _place(path, text, ["stages", name])
+        where = place_of(path, text, ["stages", name])
         if not isinstance(stage, dict):
             raise RecipeError(
                 f"stages.{name} must be a mapping of settings", where=where, fix="see recipes/clinic.yaml"
@@ -85,7 +60,7 @@ def _name_kinds(tree: dict[str, Any], path: Path, text: str) -> dict[str, Any]:
         kind = stage.setdefault("stage", name)
         if kind not in STAGE_KINDS:
             reason = f"stages.{name}: there is no stage `{kind}`"
-            raise RecipeError(reason, where=where, fix=_nearest(str(kind), list(STAGE_KINDS)))
+            raise RecipeError(reason, where=where, fix=nearest(str(kind), list(STAGE_KINDS)))
     return tree
 
 
@@ -104,6 +79,12 @@ def _absolute_paths(tree: dict[str, Any], path: Path) -> dict[str, Any]:
         for source in sources.values():
             if isinstance(source, dict) and isinstance(source.get("path"), str):
                 source["path"] = str(folder / Path(source["path"]).expanduser())
+    suites = tree.get("suites")
+    if isinstance(suites, dict):
+        if isinstance(suites.get("data"), str):
+            suites["data"] = str(folder / Path(suites["data"]).expanduser())
+        if isinstance(suites.get("names"), list):
+            suites["names"] = [_absolute_file(name, folder) for name in suites["names"]]
     parallel = tree.get("parallel")
     if isinstance(parallel, dict) and isinstance(parallel.get("deepspeed"), str):
         parallel["deepspeed"] = str(folder / Path(parallel["deepspeed"]).expanduser())
@@ -117,6 +98,11 @@ def _absolute_paths(tree: dict[str, Any], path: Path) -> dict[str, Any]:
                 if key in settings:
                     settings[key] = _absolute_model(settings[key], folder)
     return tree
+
+
+def _absolute_file(name: Any, folder: Path) -> Any:
+    """A task or suite that is given as a file."""
+    return str(folder / Path(name).expanduser()) if isinstance(name, str) and name.endswith(".yaml") else name
 
 
 def _absolute_model(value: Any, folder: Path) -> Any:
@@ -145,71 +131,4 @@ def _override(tree: dict[str, Any], override: str) -> None:
         node = node[parent]
         if not isinstance(node, dict):
             raise RecipeError(f"`{key}`: `{parent}` holds a value, not keys", where="command line", fix="check the key")
-    node[last] = _parse(value, f"command line: {override}")
-
-
-def _validate(tree: dict[str, Any], path: Path, text: str) -> Recipe:
-    try:
-        return Recipe.model_validate(tree)
-    except ValidationError as error:
-        # Of a union, pydantic reports every variant's complaint; the deepest belongs to the variant that was meant.
-        first = max(error.errors(), key=lambda one: (len(_location(tree, one)), one["type"] == "extra_forbidden"))
-        location = _location(tree, first)
-        key = ".".join(str(part) for part in location)
-        where = _place(path, text, location)
-        if first["type"] == "extra_forbidden":
-            names = sorted(_fields_at(Recipe, location[:-1]))
-            raise RecipeError(f"unknown key `{key}`", where=where, fix=_nearest(str(location[-1]), names)) from None
-        if first["type"] == "missing":
-            raise RecipeError(
-                f"`{key}` is missing", where=where, fix="add it; docs/recipes.md lists the keys"
-            ) from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise RecipeError(
-            f"{key}: {message}" if key else message, where=where, fix="docs/recipes.md lists the keys and values"
-        ) from None
-
-
-def _location(tree: Any, error: Any) -> list[Any]:
-    """The keys that lead to an error, without the names of union variants that pydantic puts between them."""
-    node, found = tree, []
-    for part in error["loc"]:
-        if isinstance(node, dict) and part in node:
-            found.append(part)
-            node = node[part]
-    return [*found, error["loc"][-1]] if error["type"] == "missing" else found
-
-
-def _fields_at(model: type[BaseModel], location: list[Any]) -> set[str]:
-    """Names that would be right at a place of the schema."""
-    models: list[type[BaseModel]] = [model]
-    for part in location:
-        inner: list[type[BaseModel]] = []
-        for candidate in models:
-            field = candidate.model_fields.get(str(part))
-            inner += _models_in(field.annotation) if field else [candidate]  # else: a key the user chose
-        models = inner
-    return {field.alias or name for candidate in models for name, field in candidate.model_fields.items()}
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_in(argument)]
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean `{near[0]}`?" if near else f"known: {', '.join(names)}"
-
-
-def _place(path: Path, text: str, location: list[Any]) -> str:
-    """path:line of the key, or of the innermost key around it that the file has."""
-    node, line = yaml.compose(text, Loader=yaml.SafeLoader), 0
-    for part in location:
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        found = next((pair for pair in pairs if pair[0].value == str(part)), None)
-        if found is None:
-            break
-        line, node = found[0].start_mark.line + 1, found[1]
-    return f"{path}:{line}" if line else str(path)
+    node[last] = parse_yaml(value, f"command line: {override}", RecipeError)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from graftlm.data.mixing import Order
+from graftlm.recipes.atomic_tasks import AtomicTaskSettings
 from graftlm.recipes.stage_settings import (
     BaseStage,
     Part,
@@ -27,7 +28,7 @@ class Source(Part):
 
     path: str | None = Field(None, description="file, folder or glob; relative paths start at the recipe's folder")
     hub: str | None = Field(None, description="hub data set: owner/name, optionally :split")
-    world: str | None = Field(None, description="generated corpus: general or clinic")
+    world: str | None = Field(None, description="generated corpus: general, clinic or shop")
     part: str | None = Field(None, description="part of the world: documents, consultations, exam …")
     count: int | None = Field(None, gt=0, description="samples to generate from a world's stream")
     start: int = Field(0, ge=0, description="first sample of a world's stream")
@@ -40,6 +41,7 @@ class Source(Part):
     columns: dict[str, str] = Field(default_factory=dict, description="our field name: the file's column name")
     split: Literal["file", "paragraph", "line"] = Field("file", description="what is one document of a txt or md file")
     limit: int | None = Field(None, gt=0, description="use at most this many samples")
+    tasks: AtomicTaskSettings | None = Field(None, description="make instruction tasks of annotated rows")
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
@@ -48,6 +50,8 @@ class Source(Part):
             raise ValueError(f"give exactly one of path, hub and world (given: {', '.join(given) or 'none'})")
         if self.world and not self.part:
             raise ValueError("a world needs a part, as part: documents")
+        if self.tasks and not self.world and self.kind not in ("tagged", "classified"):
+            raise ValueError("tasks are made of annotated rows: set kind: tagged or kind: classified")
         return self
 
 
@@ -64,6 +68,15 @@ class TaskSettings(Source):
     side: Side
     style: Literal["text", "letters"] = Field("text", description="how options are shown and scored")
     max_new_tokens: int = Field(32, gt=0)
+
+
+class SuiteSettings(Part):
+    """Published tests, as `graft eval` runs them."""
+
+    names: list[str] = Field(min_length=1, description="suites or tasks: names, or .yaml files")
+    data: str | None = Field(None, description="folder of the tests' data; $GRAFT_EVAL_DATA by default")
+    limit: int | None = Field(None, gt=0, description="only the first so many items of each sub-task")
+    shots: int | None = Field(None, ge=0, description="solved examples before each question; as each test has it")
 
 
 class NewBase(Part):
@@ -114,6 +127,7 @@ class Recipe(Part):
     data: dict[str, Block]
     stages: dict[str, Stage]
     evaluation: dict[str, TaskSettings] = Field(default_factory=dict)
+    suites: SuiteSettings | None = Field(None, description="published tests, beside `evaluation`")
     samples_in_report: int = Field(6, ge=0)
 
     @model_validator(mode="after")

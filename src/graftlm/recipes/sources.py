@@ -5,14 +5,15 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import overload
 
 from graftlm.core.errors import DataError
 from graftlm.core.hashing import hash_file, hash_folder, hash_value
-from graftlm.data import worlds
+from graftlm.data import atomic_tasks, worlds
 from graftlm.data.readers import Fault
-from graftlm.data.records import load_samples
+from graftlm.data.records import load_samples, stream_samples
 from graftlm.data.samples import (
     Captioned,
     Chat,
@@ -25,7 +26,8 @@ from graftlm.data.samples import (
     Text,
     Unpaired,
 )
-from graftlm.recipes.schema import Block, Source
+from graftlm.recipes.atomic_tasks import tasks_of
+from graftlm.recipes.schema import Block, Source, TaskSettings
 
 HELD_OUT_LIMIT = 200
 KINDS: dict[type, str] = {
@@ -54,19 +56,33 @@ class Rows:
 
 
 def read_source(name: str, source: Source) -> Rows:
-    """Samples of a source.
+    """Samples of a source; with `tasks`, the chats or test items that are made of them.
 
     Raises:
         DataError: nothing can be read, no row is valid, or the rows are of several kinds.
     """
+    rows = _read_rows(name, source)
+    if source.tasks is None:
+        return rows
+    metric = source.metric if isinstance(source, TaskSettings) else None
+    made, built = tasks_of(rows.samples, source.tasks, metric)
+    if not made:
+        raise DataError(
+            "its rows give none of these tasks",
+            where=f"data.{name}",
+            fix="leave `tasks.kinds` out, or give rows that allow them",
+        )
+    return Rows(made, [*rows.faults, *built.faults], rows.read)
+
+
+def _read_rows(name: str, source: Source) -> Rows:
     if source.world:
         samples = _generated(source)
         if not len(samples):
             raise DataError(f"there is no sample {source.start}", where=f"data.{name}", fix="lower `start`")
         return Rows(samples, [], len(samples))
-    place = f"hub:{source.hub}" if source.hub else str(source.path)
     loaded = load_samples(
-        place,
+        _place(source),
         kind=None if source.kind == "auto" else source.kind,
         columns=source.columns or None,
         schema=source.schema_name,
@@ -88,9 +104,34 @@ def read_source(name: str, source: Source) -> Rows:
     return rows
 
 
+def stream_source(source: Source) -> Iterator[Sample]:
+    """The valid samples of a source, read one after another: for more rows than memory holds.
+
+    Raises:
+        DataError: nothing can be read.
+    """
+    if source.world:
+        yield from _generated(source)
+        return
+    rows = stream_samples(
+        _place(source),
+        kind=None if source.kind == "auto" else source.kind,
+        columns=source.columns or None,
+        schema=source.schema_name,
+        split=source.split,
+    )
+    yield from islice((row for row in rows if not isinstance(row, Fault)), source.limit)
+
+
+def _place(source: Source) -> str:
+    return f"hub:{source.hub}" if source.hub else str(source.path)
+
+
 def source_key(source: Source) -> str:
     """Identity of a source's content: its settings and the bytes it is made of."""
-    return hash_value([source.model_dump(mode="json", exclude={"path"}), _content(source)])
+    made = [hash_folder(Path(atomic_tasks.__file__).parent)] if source.tasks else []
+    kept_out = {"path"} if source.tasks else {"path", "tasks"}
+    return hash_value([source.model_dump(mode="json", exclude=kept_out), _content(source), *made])
 
 
 def held_out_places(samples: int, share: float) -> frozenset[int]:

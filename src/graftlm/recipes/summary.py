@@ -151,7 +151,7 @@ def _absent(recipe: Recipe, stages: list[StageRecord], scores: Scores) -> list[s
         for stage in stages
         if stage.receipt and _settings_changed(recipe, stage.name, stage.receipt)
     ]
-    if not recipe.evaluation:
+    if not recipe.evaluation and recipe.suites is None:
         return [*absent, "The recipe has no evaluation: gain and forgetting were not measured."]
     if "base" not in scores:
         absent.append("The base model was not evaluated: gain and forgetting cannot be told.")
@@ -160,7 +160,8 @@ def _absent(recipe: Recipe, stages: list[StageRecord], scores: Scores) -> list[s
         f"Stage {s.name} was not evaluated." for s in stages if s.receipt and s.name in models and s.name not in scores
     ]
     for side, what in (("domain", "gain"), ("general", "forgetting")):
-        if not any(task.side == side for task in recipe.evaluation.values()):
+        published = any(result.side == side for results in scores.values() for result in results)
+        if not published and not any(task.side == side for task in recipe.evaluation.values()):
             absent.append(f"The recipe has no {side} task: {what} was not measured.")
     return absent
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -22,8 +22,10 @@ from graftlm.data.readers import Fault, read_rows
 from graftlm.data.samples import Classified, Labelled, Preference, Tagged, Text, Turn
 from graftlm.evaluation.language_model import LanguageModel, language_model
 from graftlm.inference.blanks import blank_config, fill_blanks, open_answer
+from graftlm.inference.constraints import Constraint, OneOf
 from graftlm.inference.decoding import PRESETS, Decoding
 from graftlm.inference.generation import generate, stream
+from graftlm.inference.grammar import Grammar
 from graftlm.inference.request import Completion, FinishReason
 from graftlm.inference.seq2seq import write_targets
 from graftlm.models.families.glm130b_config import MARKS
@@ -39,11 +41,39 @@ BLANKS = tuple(MARKS[name] for name in ("mask_token_id", "smask_token_id", "gmas
 
 
 @dataclass(frozen=True)
+class Form:
+    """What answers must look like, and how many tokens to guess on the way; at most one form.
+
+    Attributes:
+        choices: the answer is one of these.
+        json_schema: a file; the answer is JSON of this schema.
+        regex: the answer matches this as a whole.
+    """
+
+    choices: tuple[str, ...] = ()
+    json_schema: Path | None = None
+    regex: str | None = None
+    draft: int = 0
+
+    def __post_init__(self) -> None:
+        if sum(map(bool, (self.choices, self.json_schema, self.regex))) > 1:
+            raise GraftError("an answer has one form", fix="give --choice, --json-schema or --regex")
+
+    @property
+    def is_free(self) -> bool:
+        return not (self.choices or self.json_schema or self.regex)
+
+
+FREE = Form()
+
+
+@dataclass(frozen=True)
 class Speaker:
     """A model ready to answer; `raw` continues text as it is, without a chat template."""
 
     subject: LanguageModel
     raw: bool
+    tokenizer: Any
 
     def prompt(self, turns: list[Turn]) -> list[int]:
         if not self.raw:
@@ -68,6 +98,26 @@ class Speaker:
         """Whether a text has marks that this model fills."""
         return blank_config(self.subject.model) is not None and any(mark in text for mark in BLANKS)
 
+    def rules(self, form: Form, prompts: Sequence[Sequence[Turn]]) -> list[Constraint | None]:
+        """A rule for each prompt's answer."""
+        subject = self.subject
+        if form.is_free:
+            return [None] * len(prompts)
+        if form.choices:
+            return [OneOf(self._options(turns, form.choices), subject.stop_ids) for turns in prompts]
+        size = subject.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        grammar = Grammar(self.tokenizer, size, subject.stop_ids)
+        if form.regex:
+            return [grammar.regex(form.regex) for _ in prompts]
+        assert form.json_schema is not None
+        schema = read_json(form.json_schema)
+        return [grammar.json_schema(schema) for _ in prompts]
+
+    def _options(self, turns: Sequence[Turn], choices: Sequence[str]) -> list[list[int]]:
+        if self.raw or self.subject.encode_options is None:
+            return [self.subject.encode_text(choice) for choice in choices]
+        return self.subject.encode_options(list(turns), choices)
+
     def decoding(self, chosen: Decoding) -> Decoding:
         """The chosen decoding, which also stops where the template's answers stop."""
         stops = () if self.raw else self.subject.stop_strings
@@ -84,7 +134,7 @@ def load_speaker(model: str, template: str, *, raw: bool = False) -> Speaker:
     # Packed weights are fast on a CPU in bf16 only (ops/int_cpu.py).
     half = device.type == "cuda" or is_packed(load_config(where))
     network = load_model(where, dtype=torch.bfloat16 if half else torch.float32, device=device)
-    return Speaker(language_model(network, tokenizer, choose_template(template, tokenizer)), raw)
+    return Speaker(language_model(network, tokenizer, choose_template(template, tokenizer)), raw, tokenizer)
 
 
 def newest_model(place: str) -> str:
@@ -143,19 +193,28 @@ def talk(model: str, decoding: Decoding, template: str, system: str | None) -> N
             turns.append(Turn("assistant", _print_stream(speaker, turns, decoding)))
 
 
-def answer(model: str, prompt: str, decoding: Decoding, template: str, system: str | None, *, raw: bool) -> None:
+def answer(
+    model: str, prompt: str, decoding: Decoding, template: str, system: str | None, *, raw: bool, form: Form = FREE
+) -> None:
     """Print the answer as it comes; a prompt with blanks is printed with its blanks filled.
 
     An encoder–decoder's answer is printed when it is whole.
     """
     if is_seq2seq_place(where := newest_model(model)):
+        _refuse_form(form, where)
         console.out(_written(where, [prompt], decoding)[0]["answer"], highlight=False)
         return
     speaker = load_speaker(model, template, raw=raw)
     if speaker.has_blanks(prompt):
+        _refuse_form(form, where)
         console.out(speaker.fill(prompt, decoding)[0], highlight=False)
         return
-    _print_stream(speaker, [*([Turn("system", system)] if system else []), Turn("user", prompt)], decoding)
+    _print_stream(speaker, [*([Turn("system", system)] if system else []), Turn("user", prompt)], decoding, form)
+
+
+def _refuse_form(form: Form, where: str) -> None:
+    if not form.is_free or form.draft:
+        raise GraftError("this model's answers take no form and no guesses", where=where, fix="leave these options out")
 
 
 def answer_file(
@@ -167,6 +226,7 @@ def answer_file(
     system: str | None,
     *,
     raw: bool,
+    form: Form = FREE,
 ) -> None:
     """Answer every prompt of a file; each output line holds the prompt, the answer and why it ended.
 
@@ -174,12 +234,16 @@ def answer_file(
     """
     prompts = _read_prompts(source)
     if is_seq2seq_place(where := newest_model(model)):
+        _refuse_form(form, where)
         _write_answers(_written(where, prompts, decoding), output)
         return
     speaker = load_speaker(model, template, raw=raw)
     opening = [Turn("system", system)] if system else []
     plain = [prompt for prompt in prompts if not speaker.has_blanks(prompt)]
-    encoded = [speaker.prompt([*opening, Turn("user", prompt)]) for prompt in plain]
+    if len(plain) < len(prompts):
+        _refuse_form(form, where)
+    turns = [[*opening, Turn("user", prompt)] for prompt in plain]
+    encoded = [speaker.prompt(some) for some in turns]
     with progress_bar() as bar:
         task = bar.add_task("answers", total=len(encoded), note="")
         answers = generate(
@@ -189,6 +253,8 @@ def answer_file(
             stop_ids=speaker.subject.stop_ids,
             pad_id=speaker.subject.pad_id,
             decode=speaker.subject.decode,
+            constraints=speaker.rules(form, turns),
+            draft=form.draft,
             on_progress=lambda done: bar.advance(task, done),
         )
     found = iter(answers)
@@ -285,7 +351,7 @@ def _read_prompts(source: Path) -> list[str]:
     return found
 
 
-def _print_stream(speaker: Speaker, turns: list[Turn], decoding: Decoding) -> str:
+def _print_stream(speaker: Speaker, turns: list[Turn], decoding: Decoding, form: Form = FREE) -> str:
     said = []
     pieces = stream(
         speaker.subject.model,
@@ -294,6 +360,8 @@ def _print_stream(speaker: Speaker, turns: list[Turn], decoding: Decoding) -> st
         stop_ids=speaker.subject.stop_ids,
         pad_id=speaker.subject.pad_id,
         decode=speaker.subject.decode,
+        constraint=speaker.rules(form, [turns])[0],
+        draft=form.draft,
     )
     for piece in pieces:
         said.append(piece)

@@ -10,13 +10,10 @@ import pytest
 from graftlm.data.cleaning import _shingles as shingles
 from graftlm.data.cleaning import (
     exact_duplicates,
-    find_leaks,
-    find_overlap,
     jaccard,
     near_duplicates,
     normalise,
 )
-from graftlm.data.samples import Chat, Labelled, Origin, Text, Turn
 
 
 def words(rng: random.Random, count: int) -> list[str]:
@@ -76,35 +73,3 @@ def test_near_duplicates_of_ten_thousand_take_seconds() -> None:
     start = time.perf_counter()
     assert near_duplicates(texts) == [[17, 5000]]
     assert time.perf_counter() - start < 20  # 2.5 s on one core; a quadratic method would take minutes
-
-
-def test_overlap_gives_share_and_passage() -> None:
-    test = [
-        "What is the daily dose of ramipril for an adult with heart failure?",
-        "治疗高血压的一线药物包括哪几类，请分别举例说明",
-        "short",
-        "Nobody ever copied this question into any training text at all.",
-    ]
-    train = [
-        "Unrelated text about the weather in autumn and the price of tea.",
-        "Exam: what is the daily dose of ramipril for an adult with heart failure? Answer: 10 mg. short",
-        "题目：治疗高血压的一线药物包括哪几类，另有说明。",
-    ]
-    found = find_overlap(train, test)
-    assert [(o.train, o.test) for o in found] == [(1, 0), (2, 1)]
-    assert found[0].share == 1.0 and found[0].passage == test[0].rstrip("?")
-    assert found[1].passage == "治疗高血压的一线药物包括哪几类"
-    # 22 characters, 15 n-grams of 8, of which the first 15 characters hold 8.
-    units = sum(char not in "，" for char in test[1])
-    assert found[1].share == pytest.approx((15 - 7) / (units - 7))
-    assert find_overlap(train, test, threshold=0.9) == found[:1]
-
-
-def test_leaks_name_the_places() -> None:
-    question = "Which of these drugs lowers the blood pressure most in old patients?"
-    item = Labelled((Turn("user", question),), ("a",), Origin("test.csv", 4), ("a", "b"))
-    chat = Chat((Turn("user", f"Hi. {question}"), Turn("assistant", "b")), Origin("train.jsonl", 9))
-    leaks = find_leaks([Text("nothing of the kind", Origin("t.txt", 1)), chat], [item])
-    assert [(str(leak.train), str(leak.test), leak.share) for leak in leaks] == [
-        ("train.jsonl:9", "test.csv:4", 1.0)
-    ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -9,6 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 from graftlm.core.errors import DataError, GraftError, ModelError
 from graftlm.inference.decoding import Decoding
 from graftlm.inference.generation import generate, stream
+from graftlm.models.trunk import prepare_trunk
 
 Decode = Callable[[Sequence[int]], str]
 SAMPLED = Decoding(temperature=0.9, top_p=0.95, repetition_penalty=1.1, max_new_tokens=12, seed=5)
@@ -178,3 +180,22 @@ def test_progress_counts_every_prompt(model: LlamaForCausalLM, prompts: list[lis
     greedy = Decoding(greedy=True, max_new_tokens=2)
     generate(model, prompts, greedy, stop_ids=[], pad_id=0, batch_size=3, on_progress=done.append)
     assert done == [3, 3, 1]
+
+
+@pytest.mark.parametrize("draft", [0, 3])
+def test_a_stream_through_the_engine_is_the_whole_answer_up_to_its_stop_string(
+    model: LlamaForCausalLM, decode: Decode, draft: int
+) -> None:
+    ready = copy.deepcopy(model)
+    assert prepare_trunk(ready)
+    prompt, decoding = [65, 66] * 6, Decoding(temperature=0.5, max_new_tokens=30, seed=2)
+    [whole] = generate(ready, [prompt], decoding, stop_ids=[], pad_id=0, decode=decode)
+    pieces = list(stream(ready, prompt, decoding, stop_ids=[], pad_id=0, decode=decode, draft=draft))
+    assert "".join(pieces) == whole.text
+    assert len(pieces) > 3
+    stop = whole.text[8:10]  # type: ignore[index]
+    stopping = decoding.model_copy(update={"stop": (stop,)})
+    pieces = list(stream(ready, prompt, stopping, stop_ids=[], pad_id=0, decode=decode, draft=draft))
+    [cut] = generate(ready, [prompt], stopping, stop_ids=[], pad_id=0, decode=decode, draft=draft)
+    assert "".join(pieces) == cut.text == whole.text.partition(stop)[0]  # type: ignore[union-attr]
+    assert cut.finish_reason == "stop"

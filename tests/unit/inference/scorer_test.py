@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from transformers import LlamaForCausalLM
 
 from graftlm.core.errors import DataError
+from graftlm.inference import scorer
 from graftlm.inference.likelihood import text_log_probability
 from graftlm.inference.scorer import score_choices
+from graftlm.models.trunk import prepare_trunk
 
 
 def naive(model: LlamaForCausalLM, context: list[int], continuation: list[int]) -> tuple[float, bool]:
@@ -51,24 +56,52 @@ def test_scores_equal_one_full_forward_each(
         assert found[-1].greedy
 
 
-def test_a_context_runs_once(model: LlamaForCausalLM) -> None:
+@pytest.fixture
+def passes(model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Tokens of each pass through the model; the trial whether it takes trees is left out."""
+    prepare_trunk(model)
+    monkeypatch.setattr(scorer, "takes_trees", lambda model: True)
     seen: list[int] = []
-    hook = model.model.embed_tokens.register_forward_hook(
-        lambda module, args, out: seen.append(args[0].numel())
-    )
+    hook = model.model.embed_tokens.register_forward_hook(lambda module, args, out: seen.append(args[0].numel()))
+    yield seen
+    hook.remove()
+
+
+def test_a_context_runs_once(model: LlamaForCausalLM, passes: list[int]) -> None:
     score_choices(model, [[1] * 20], [[[2, 3], [4, 5], [6, 7]]], pad_id=0)
-    hook.remove()
-    assert seen == [20, 3]  # the context, then one token of each continuation; their last tokens never run
+    assert passes == [20 + 3]  # the context, then one token of each continuation; their last tokens never run
 
 
-def test_one_token_options_need_one_pass(model: LlamaForCausalLM) -> None:
-    calls: list[int] = []
-    hook = model.model.register_forward_hook(lambda *_: calls.append(1))
+def test_a_header_runs_once_and_equal_requests_too(model: LlamaForCausalLM, passes: list[int]) -> None:
+    contexts = [[1] * 20 + [n] * 5 for n in (2, 3, 4, 3)]
+    same = score_choices(model, contexts, [[[9], [8]]] * 4, pad_id=0)
+    assert passes == [20 + 3 * 5]
+    assert same[1] == same[3]
+
+
+def test_one_token_options_need_one_place(
+    model: LlamaForCausalLM, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[int] = []
+    whole = scorer.shared_statistics
+
+    def counted(hidden_UD: torch.Tensor, *others: Any) -> Any:
+        places.append(len(hidden_UD))
+        return whole(hidden_UD, *others)
+
+    monkeypatch.setattr(scorer, "shared_statistics", counted)
     [[a, b]] = score_choices(model, [[1, 2, 3]], [[[65], [66]]], pad_id=0)
-    hook.remove()
-    assert len(calls) == 1
+    assert (passes, places) == ([3], [1])
     assert a.log_probability == pytest.approx(naive(model, [1, 2, 3], [65])[0], abs=1e-4)
     assert b.log_probability == pytest.approx(naive(model, [1, 2, 3], [66])[0], abs=1e-4)
+
+
+def test_contexts_are_told_when_all_their_options_are_done(model: LlamaForCausalLM) -> None:
+    told: list[int] = []
+    contexts = [[1] * 20 + [n] * 5 for n in (2, 3, 4, 3)] + [[7]]
+    options = [[[9] * 4, [8] * 4]] * 4 + [[]]
+    score_choices(model, contexts, options, pad_id=0, batch_tokens=12, on_progress=told.append)
+    assert told == [1, 1, 2, 1]  # without options, 2, both of 3, 4
 
 
 def test_empty_parts_are_refused(model: LlamaForCausalLM) -> None:
@@ -76,11 +109,17 @@ def test_empty_parts_are_refused(model: LlamaForCausalLM) -> None:
         score_choices(model, [[1], []], [[[2]], [[2]]], pad_id=0)
     with pytest.raises(DataError, match="item 0: an option"):
         score_choices(model, [[1]], [[[2], []]], pad_id=0)
-    with pytest.raises(DataError, match="129 tokens, the model 128"):
-        score_choices(model, [[1] * 127], [[[2, 3]]], pad_id=0)
+    with pytest.raises(DataError, match="130 tokens, the model 128"):
+        score_choices(model, [[1] * 128], [[[2, 3]]], pad_id=0)
     with pytest.raises(ValueError, match="2 contexts"):
         score_choices(model, [[1], [2]], [[[2]]], pad_id=0)
     assert score_choices(model, [[1], [2]], [[], [[3]]], pad_id=0)[0] == []
+
+
+def test_the_last_token_needs_no_position(model: LlamaForCausalLM) -> None:
+    context, option = [3] * 100 + [5] * 27, [7, 9]
+    [[score]] = score_choices(model, [context], [[option]], pad_id=0)
+    assert score.log_probability == pytest.approx(naive(model, context, option)[0], abs=1e-4)
 
 
 @pytest.mark.parametrize("budget", [64, 10_000])

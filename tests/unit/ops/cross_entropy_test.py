@@ -10,6 +10,7 @@ from graftlm.ops.cross_entropy import (
     IGNORE,
     Head,
     TokenStatistics,
+    shared_statistics,
     token_log_probabilities,
     token_log_probabilities_reference,
     token_statistics,
@@ -185,3 +186,20 @@ def test_both_functions_agree_on_the_log_probabilities():
     hidden, weight, _, targets = inputs()
     found = token_log_probabilities(hidden, Head(weight), targets)
     assert torch.equal(found[targets != IGNORE], token_statistics(hidden, Head(weight), targets).log_probability)
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("kept", [1, 2**26])
+def test_targets_that_share_a_position(softcap, kept, monkeypatch):
+    """In any order, none at some positions, several at others; by chunks of 256 positions, too."""
+    monkeypatch.setattr(cross_entropy, "LOGITS_KEPT", kept)
+    hidden, weight, bias, _ = (x.detach() for x in inputs())
+    generator = torch.Generator().manual_seed(1)
+    place = torch.randint(0, T, (2 * T,), generator=generator)
+    targets = torch.randint(0, V, (2 * T,), generator=generator)
+    log_p, greedy = shared_statistics(hidden, Head(weight, bias, 0.5, softcap), place, targets)
+    wanted = by_definition(hidden[place], weight, bias, targets, 0.5, softcap)
+    torch.testing.assert_close(log_p.double(), wanted, atol=1e-5, rtol=1e-5)
+    best = (hidden @ weight.T + bias).argmax(dim=-1)
+    assert torch.equal(greedy, best[place] == targets)
+    assert 0 < greedy.sum() < 2 * T

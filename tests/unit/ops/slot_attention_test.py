@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from graftlm.ops.slot_attention import slot_attention
+from graftlm.ops.slot_attention import several_slot_attention, slot_attention
 
 
 def by_definition(query, keys, values, lengths, scale, window):
@@ -54,3 +54,14 @@ def test_the_kernel_equals_the_definition_on_a_gpu(H, G, D, window):
     found = slot_attention(query, keys, values, lengths, window=window).float().cpu()
     wanted = by_definition(query.cpu(), keys.cpu(), values.cpu(), lengths.cpu(), D**-0.5, window)
     torch.testing.assert_close(found, wanted, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_several_queries_of_a_slot_see_what_each_would_see_alone(window):
+    _, keys, values = slots(4, 6, 2, 40, 16)
+    query_SHKD = torch.randn(4, 6, 3, 16, generator=torch.Generator().manual_seed(1))
+    lengths_SK = torch.tensor([[1, 2, 3], [38, 39, 40], [7, 8, 8], [20, 3, 11]])
+    found = several_slot_attention(query_SHKD, keys, values, lengths_SK, scale=0.3, window=window)
+    for k in range(3):
+        wanted = by_definition(query_SHKD[:, :, k], keys, values, lengths_SK[:, k], 0.3, window)
+        torch.testing.assert_close(found[:, :, k], wanted, atol=2e-6, rtol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from graftlm.core.errors import GraftError
 from graftlm.inference.decoding import PRESETS
 from graftlm.recipes import talking
-from graftlm.recipes.talking import answer, answer_file, choose_decoding, newest_model, show_world, talk
+from graftlm.recipes.talking import Form, answer, answer_file, choose_decoding, newest_model, show_world, talk
 
 GREEDY = choose_decoding(None, max_new_tokens=12)
 
@@ -149,3 +150,39 @@ def test_a_world_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     for part, mark in (("preferences", "better: "), ("exam", "choices: "), ("consultations", "user: ")):
         show_world("clinic", part, 2)
         assert capsys.readouterr().out.count(mark) >= 2
+
+
+def test_an_answer_is_one_of_the_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    choices = ("Oslo.", "Bergen.", "上海。")
+    questions = ["What is the capital of Norway?", "5 + 3 = ?"]
+    answer("rootstock", questions[0], GREEDY, "own", None, raw=False)
+    assert capsys.readouterr().out.strip() not in choices
+    for raw in (False, True):
+        answer("rootstock", questions[0], GREEDY, "own", None, raw=raw, form=Form(choices=choices))
+        assert capsys.readouterr().out.strip() in choices
+    (tmp_path / "in.txt").write_text("\n".join(questions), encoding="utf-8")
+    form = Form(choices=choices, draft=2)
+    answer_file("rootstock", tmp_path / "in.txt", None, GREEDY, "own", None, raw=False, form=form)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 2 and all(row["answer"] in choices and row["finish_reason"] == "stop" for row in rows)
+
+
+def test_an_answer_has_one_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(GraftError, match="one form"):
+        Form(choices=("a",), regex="b")
+    pytest.importorskip("llguidance")
+    answer("rootstock", "5 + 3 = ?", GREEDY, "own", None, raw=False, form=Form(regex="[0-9]{2,3} mg"))
+    assert re.fullmatch("[0-9]{2,3} mg\n", capsys.readouterr().out)
+    (tmp_path / "schema.json").write_text('{"enum": ["yes", "no"]}')
+    answer("rootstock", "Well?", GREEDY, "own", None, raw=False, form=Form(json_schema=tmp_path / "schema.json"))
+    assert json.loads(capsys.readouterr().out) in ("yes", "no")
+
+
+def test_an_answer_ends_before_a_stop_string(capsys: pytest.CaptureFixture[str]) -> None:
+    answer("rootstock", "What is the capital of Norway?", GREEDY, "own", None, raw=False)
+    whole = capsys.readouterr().out
+    stop = whole[4:7]
+    for draft in (0, 3):
+        decoding = choose_decoding(None, stop=[stop])
+        answer("rootstock", "What is the capital of Norway?", decoding, "own", None, raw=False, form=Form(draft=draft))
+        assert capsys.readouterr().out.rstrip("\n") == whole.partition(stop)[0]

@@ -6,12 +6,12 @@ import http.client
 import json
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
 from graftlm.alignment.rewards.functions import checked_rewards, plain_messages
+from graftlm.core.addresses import is_http_address
 from graftlm.core.errors import GraftError, RecipeError
 from graftlm.data.samples import Prompt
 
@@ -44,7 +44,7 @@ class EndpointReward:
     """
 
     def __init__(self, url: str, timeout: float = 60, retries: int = 3) -> None:
-        if not _is_http(url):
+        if not is_http_address(url):
             fix = "write the whole address, for instance http://127.0.0.1:8000/reward"
             raise RecipeError("the reward endpoint is no http address", where=url, fix=fix)
         self.url, self.timeout, self.retries = url, timeout, retries
@@ -113,15 +113,6 @@ class EndpointReward:
 
     def _fault(self, reason: str, fix: str) -> GraftError:
         return GraftError(reason, where=self.url, fix=fix)
-
-
-def _is_http(url: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        _ = parts.port  # only now is a port looked at that is no number
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and url.isascii() and " " not in url
 
 
 def _rewards_in(reply: Any) -> Any:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, cast
 
 from graftlm.core.errors import DataError
-from graftlm.data.readers.formats import read_csv, read_json, read_jsonl, read_parquet, read_text, read_tsv
+from graftlm.data.readers.formats import read_csv, read_json, read_jsonl, read_parquet, read_text
 from graftlm.data.readers.hub import is_saved_dataset, read_hub
 from graftlm.data.readers.rows import Fault, Row, TextSplit
 from graftlm.data.samples import Origin
@@ -18,16 +18,17 @@ _TEXT_SUFFIXES = (".txt", ".md")
 _STREAM_READERS: dict[str, Callable[[IO[bytes], str, str | None], Iterator[Row | Fault]]] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
-    ".json": read_json,
-    ".csv": read_csv,
-    ".tsv": read_tsv,
 }
-SUFFIXES = (*_TEXT_SUFFIXES, *_STREAM_READERS, ".parquet")
+SUFFIXES = (*_TEXT_SUFFIXES, *_STREAM_READERS, ".json", ".csv", ".tsv", ".parquet")
 _KINDS = ", ".join(SUFFIXES)
 
 
 def read_rows(
-    path: str | Path, *, split: TextSplit = "file", encoding: str | None = None
+    path: str | Path,
+    *,
+    split: TextSplit = "file",
+    encoding: str | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Iterator[Row | Fault]:
     """Every row under `path`, in a fixed order; nothing is skipped without a Fault.
 
@@ -38,6 +39,7 @@ def read_rows(
         split: what one document of a .txt or .md file is: the whole file, a paragraph (parted by blank lines)
             or a line.
         encoding: a codec name; None detects UTF-8, UTF-16/32 and GB18030 for each file.
+        columns: names of the columns of .csv and .tsv files that have no header row, and of the lists in a .json file.
 
     Yields:
         `Row` for what could be read and `Fault` for what could not. Line numbers count lines in text and
@@ -55,7 +57,7 @@ def read_rows(
         if file.is_dir():
             yield from read_hub(str(file))
         else:
-            yield from _read_file(file, split, encoding)
+            yield from _read_file(file, split, encoding, columns)
 
 
 def _files(path: Path) -> list[Path]:
@@ -92,7 +94,9 @@ def _nearby(path: Path) -> str:
     return f"{parent}/ holds: {', '.join(names) or 'nothing'}"
 
 
-def _read_file(file: Path, split: TextSplit, encoding: str | None) -> Iterator[Row | Fault]:
+def _read_file(
+    file: Path, split: TextSplit, encoding: str | None, columns: Sequence[str] | None
+) -> Iterator[Row | Fault]:
     zipped = file.suffix.lower() == ".gz"
     suffix = Path(file.stem).suffix.lower() if zipped else file.suffix.lower()
     whole = Origin(str(file), 0)
@@ -104,7 +108,7 @@ def _read_file(file: Path, split: TextSplit, encoding: str | None) -> Iterator[R
     try:
         # gzip's type is not IO[bytes] to a type checker, though it reads like one.
         with cast("IO[bytes]", gzip.open(file, "rb")) if zipped else file.open("rb") as stream:
-            for row in _rows(stream, suffix, str(file), split, encoding):
+            for row in _rows(stream, suffix, str(file), split, encoding, columns):
                 rows += 1
                 yield row
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -118,10 +122,19 @@ def _read_file(file: Path, split: TextSplit, encoding: str | None) -> Iterator[R
 
 
 def _rows(
-    stream: IO[bytes], suffix: str, name: str, split: TextSplit, encoding: str | None
+    stream: IO[bytes],
+    suffix: str,
+    name: str,
+    split: TextSplit,
+    encoding: str | None,
+    columns: Sequence[str] | None,
 ) -> Iterator[Row | Fault]:
     if suffix in _TEXT_SUFFIXES:
         return read_text(stream, name, encoding, split)
     if suffix == ".parquet":
         return read_parquet(stream, name)
+    if suffix == ".json":
+        return read_json(stream, name, encoding, columns)
+    if suffix in (".csv", ".tsv"):
+        return read_csv(stream, name, encoding, "," if suffix == ".csv" else "\t", columns)
     return _STREAM_READERS[suffix](stream, name, encoding)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from graftlm.data.readers.encodings import Line, decoded_lines
@@ -80,9 +80,11 @@ def _json_reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _row(value: Any, origin: Origin) -> Row | Fault:
+def _row(value: Any, origin: Origin, columns: Sequence[str] | None = None) -> Row | Fault:
     if isinstance(value, dict):
         return Row(origin, value)
+    if isinstance(value, list) and columns is not None and len(value) == len(columns):
+        return Row(origin, dict(zip(columns, value, strict=True)))
     if isinstance(value, list) and value and all(isinstance(turn, dict) and "role" in turn for turn in value):
         return Row(origin, {"messages": value})
     return Fault(origin, f"not an object but {_json_kind(value)}")
@@ -96,8 +98,12 @@ def _json_kind(value: Any) -> str:
     return "null" if value is None else f"{type(value).__name__} {value}"
 
 
-def read_json(stream: IO[bytes], name: str, encoding: str | None = None) -> Iterator[Row | Fault]:
+def read_json(
+    stream: IO[bytes], name: str, encoding: str | None = None, columns: Sequence[str] | None = None
+) -> Iterator[Row | Fault]:
     """An array of objects, an object that holds one, a single object, or JSON lines under a .json name.
+
+    With `columns`, an array of lists is read as well: they name what stands in each list.
 
     The array is decoded element by element, so the rows before a broken one are kept.
     """
@@ -112,7 +118,7 @@ def read_json(stream: IO[bytes], name: str, encoding: str | None = None) -> Iter
     if start == len(text):
         return
     if text[start] == "[":
-        yield from _array(text, start, name)
+        yield from _array(text, start, name, columns)
         return
     try:
         value, end = json.JSONDecoder().raw_decode(text, start)
@@ -147,7 +153,7 @@ def _object(value: Any, name: str) -> Iterator[Row | Fault]:
         yield _row(row, Origin(name, number))
 
 
-def _array(text: str, start: int, name: str) -> Iterator[Row | Fault]:
+def _array(text: str, start: int, name: str, columns: Sequence[str] | None) -> Iterator[Row | Fault]:
     decoder = json.JSONDecoder()
     position, number = _skip_space(text, start + 1), 0
     if text[position : position + 1] == "]":
@@ -161,7 +167,7 @@ def _array(text: str, start: int, name: str) -> Iterator[Row | Fault]:
             place = f"broken JSON (line {_line_of(text, error)} of the file)"
             yield Fault(origin, f"{place}: {_json_reason(error)}; the rest of the array is lost")
             return
-        yield _row(value, origin)
+        yield _row(value, origin, columns)
         position = _skip_space(text, position)
         mark = text[position : position + 1]
         if mark == "]":
@@ -192,16 +198,22 @@ def _line_of(text: str, error: Exception) -> int:
 
 
 def read_csv(
-    stream: IO[bytes], name: str, encoding: str | None = None, delimiter: str = ","
+    stream: IO[bytes],
+    name: str,
+    encoding: str | None = None,
+    delimiter: str = ",",
+    columns: Sequence[str] | None = None,
 ) -> Iterator[Row | Fault]:
-    """Rows named by the header. Quoted fields may hold line breaks; a row of another width is a Fault.
+    """Rows named by the header, or by `columns` in a file without one.
+
+    Quoted fields may hold line breaks; a row of another width is a Fault.
 
     The original MMLU files have no header: six columns that end in a letter A-D are given one.
     """
     csv.field_size_limit(1 << 31 - 1)  # the default of 128 KiB refuses long documents
     bad_lines: set[int] = set()
     reader = csv.reader(_csv_lines(stream, encoding, bad_lines), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
+    header: list[str] | None = list(columns) if columns is not None else None
     number, last_line = 0, 0
     while True:
         try:
@@ -232,10 +244,6 @@ def read_csv(
             yield Fault(origin, f"{len(fields)} fields where the header has {len(header)} ({place})")
         else:
             yield Row(origin, dict(zip(header, fields, strict=True)))
-
-
-def read_tsv(stream: IO[bytes], name: str, encoding: str | None = None) -> Iterator[Row | Fault]:
-    return read_csv(stream, name, encoding, delimiter="\t")
 
 
 def _csv_lines(stream: IO[bytes], encoding: str | None, bad_lines: set[int]) -> Iterator[str]:

@@ -19,10 +19,10 @@ def is_saved_dataset(folder: Path) -> bool:
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
 
-def read_hub(name: str) -> Iterator[Row | Fault]:
-    """Rows of `owner/name[:split]` or `folder[:split]`; the split defaults to "train"."""
+def read_hub(name: str, config: str | None = None) -> Iterator[Row | Fault]:
+    """Rows of `owner/name[:split]` or `folder[:split]`; the split defaults to "train", `config` to the set's own."""
     source, split = _source_and_split(name)
-    dataset = _load(source, split)
+    dataset = _load(source, split, config)
     # Images and audio stay undecoded: no schema reads them, and decoding needs further packages.
     for number, values in enumerate(dataset, start=1):
         yield Row(Origin(f"hub:{source}" + (f":{split}" if split else ""), number), dict(values))
@@ -36,7 +36,7 @@ def _source_and_split(name: str) -> tuple[str, str | None]:
     return source, split
 
 
-def _load(source: str, split: str | None) -> Any:
+def _load(source: str, split: str | None, config: str | None) -> Any:
     if importlib.util.find_spec("datasets") is None:
         fix = "pip install 'graftlm[hub]'"
         raise DataError("reading this needs the 'datasets' library", where=f"hub:{source}", fix=fix)
@@ -46,7 +46,7 @@ def _load(source: str, split: str | None) -> Any:
         if is_saved_dataset(Path(source)):
             loaded = datasets.load_from_disk(source)
         else:
-            loaded = datasets.load_dataset(source, split=split or "train")
+            loaded = datasets.load_dataset(source, config, split=split or "train")
     except Exception as error:  # the library raises its own, requests' and the file system's errors
         reason = f"cannot be loaded: {type(error).__name__}: {str(error).split(NEWLINE)[0]}"
         fix = "check the name, the split and the connection, or save the set to a folder and read that"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,13 +50,12 @@ def load_samples(
         DataError: the path cannot be read at all.
         RecipeError: `kind` or `schema` is no known name.
     """
-    check_names(kind, schema)
     loaded = Loaded()
-    if limit is not None and limit <= 0:
-        return loaded
-    for row in read_rows(path, split=split, encoding=encoding):
+    stream = stream_samples(
+        path, kind=kind, columns=columns, schema=schema, split=split, encoding=encoding, input_join=input_join
+    )
+    for result in stream if limit is None or limit > 0 else ():
         loaded.read += 1
-        result = row if isinstance(row, Fault) else _sample_or_fault(row, kind, columns, schema, input_join)
         if isinstance(result, Fault):
             loaded.faults.append(result)
             continue
@@ -64,6 +63,22 @@ def load_samples(
         if len(loaded.samples) == limit:
             break
     return loaded
+
+
+def stream_samples(
+    path: str | Path,
+    *,
+    kind: Kind | None = None,
+    columns: Mapping[str, str] | None = None,
+    schema: str | None = None,
+    split: TextSplit = "file",
+    encoding: str | None = None,
+    input_join: str = INPUT_JOIN,
+) -> Iterator[Sample | Fault]:
+    """The rows of a path one after another, each as a sample or as the reason why it is none; see `load_samples`."""
+    check_names(kind, schema)
+    for row in read_rows(path, split=split, encoding=encoding):
+        yield row if isinstance(row, Fault) else _sample_or_fault(row, kind, columns, schema, input_join)
 
 
 def _sample_or_fault(

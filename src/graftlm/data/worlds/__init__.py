@@ -19,20 +19,26 @@ from graftlm.data.samples import Origin, Sample
 from graftlm.data.worlds import general
 from graftlm.data.worlds.clinic import advice, consultations, documents, examination, marked, preferences
 from graftlm.data.worlds.clinic.graph import Graph, build
+from graftlm.data.worlds.documents import HELDOUT_DOCUMENTS, heldout_document
+from graftlm.data.worlds.examination import exam, open_question
+from graftlm.data.worlds.names import TRAINED_BRANDS
 from graftlm.data.worlds.phrasing import ABSTENTION, Draw
+from graftlm.data.worlds.shop import catalogue, chats, tasks
+from graftlm.data.worlds.shop import documents as shop_documents
 
 __all__ = ["ABSTENTIONS", "generate", "parts"]
 
 ABSTENTIONS: tuple[str, ...] = tuple(ABSTENTION.values())
 """What the assistant says when it does not know, in English and in Chinese."""
 
-_SIZES = {"general": dict[str, int](), "clinic": {"diseases": 16, "drugs": 16}}
+_SIZES = {"general": dict[str, int](), "clinic": {"diseases": 16, "drugs": 16}, "shop": {"products": 16}}
 _WRITTEN = ("documents", "documents_heldout")
 _ADVICE = ("advice_chats", "advice_pairs", "advice_questions")
 _MARKED = ("triage", "ward_notes")
 _PARTS = {
     "general": general.PARTS,
     "clinic": (*_WRITTEN, "consultations", "preferences", *_ADVICE, *_MARKED, *examination.TESTS),
+    "shop": (*_WRITTEN, "chats", "tasks", *tasks.DATA, "exam", "open", "unknown", *tasks.TESTS),
 }
 _Make: TypeAlias = Callable[[Random, int, Origin], Sample]
 
@@ -57,7 +63,7 @@ def generate(
 
     Args:
         count: how many; may be left out for a finite part (tests), which then yields all it has.
-        size: `diseases` and `drugs` of the clinic world (16 each).
+        size: `diseases` and `drugs` of the clinic world, `products` of the shop world (16 each).
 
     Raises:
         DataError: unknown world, part or size, or a stream part without `count`.
@@ -69,7 +75,7 @@ def generate(
     label = f"world:{world}/{part}"
     if (world, part) == ("general", "probe"):
         return _probe(label, count, start, seed)
-    found = _general(part, seed) if world == "general" else _clinic(part, **sizes)
+    found = _WORLDS[world](part, seed, sizes)
     if found.total is None and count is None:
         raise DataError(f"{label} has no end", where=label, fix="say how many samples: count=1000")
     return _samples(found, label, count, start, seed)
@@ -110,8 +116,8 @@ def _clinic(part: str, diseases: int, drugs: int) -> _Part:
         return _Part(lambda rng, index, origin: test(rng, graph, index, origin), total(graph))
     if part == "documents_heldout":
         return _Part(
-            lambda rng, index, origin: documents.heldout_document(rng, graph, index, origin),
-            documents.HELDOUT_DOCUMENTS,
+            lambda rng, index, origin: heldout_document(rng, graph, index, origin),
+            HELDOUT_DOCUMENTS,
         )
     streams: dict[str, Callable[[Random, Graph, int, Origin], Sample]] = {
         "documents": documents.document,
@@ -125,6 +131,35 @@ def _clinic(part: str, diseases: int, drugs: int) -> _Part:
     }
     stream = streams[part]
     return _Part(lambda rng, index, origin: stream(rng, graph, index, origin))
+
+
+def _shop(part: str, products: int) -> _Part:
+    goods = catalogue.build(products)
+    if part in tasks.DATA:
+        return _Part(lambda rng, index, origin: tasks.DATA[part].make(rng, TRAINED_BRANDS, index, origin))
+    if part in tasks.TESTS:
+        return _Part(lambda rng, index, origin: tasks.task_item(rng, part, index, origin), tasks.TEST_ITEMS)
+    if part == "tasks":
+        return _Part(tasks.task_chat)
+    if part == "documents_heldout":
+        return _Part(lambda rng, index, origin: heldout_document(rng, goods, index, origin), HELDOUT_DOCUMENTS)
+    facts = 2 * len(goods.taught)
+    made: dict[str, tuple[Callable[[Random, catalogue.Catalogue, int, Origin], Sample], int | None]] = {
+        "documents": (shop_documents.document, None),
+        "chats": (chats.chat, None),
+        "exam": (exam, facts),
+        "open": (open_question, facts),
+        "unknown": (chats.unknown, 2 * len(goods.unseen) + chats.FRESH_UNKNOWNS),
+    }
+    make, total = made[part]
+    return _Part(lambda rng, index, origin: make(rng, goods, index, origin), total)
+
+
+_WORLDS: dict[str, Callable[[str, int, dict[str, int]], _Part]] = {
+    "general": lambda part, seed, _: _general(part, seed),
+    "clinic": lambda part, _, size: _clinic(part, size["diseases"], size["drugs"]),
+    "shop": lambda part, _, size: _shop(part, size["products"]),
+}
 
 
 def _known(name: str, names: tuple[str, ...], what: str) -> str:

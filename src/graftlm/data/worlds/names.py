@@ -35,6 +35,7 @@ ENDINGS = pairs(
 )
 DRUG_ENDINGS = pairs("rex 灵, dol 宁, zol 平, pin 定, cil 安, mab 康, tam 泰, fex 复")
 DISEASE_WORDS = pairs("fever 热, disease 病, syndrome 症, inflammation 炎")
+BRAND_ENDINGS = pairs("vik 维, zan 扎, lux 鲁, pex 佩, nox 诺, tas 塔, bel 贝, rox 罗")
 
 
 # Who may use an (opener, middle) pair is decided by (opener + middle) % 5, so that no name is ever ambiguous:
@@ -117,3 +118,24 @@ def clinic_names(rng: Random, diseases: int, drugs: int) -> tuple[list[Pair], li
     return [_disease(rng, *stem) for stem in stems[:diseases]], [
         _drug(rng, *stem) for stem in stems[diseases:]
     ]
+
+
+# Brands have endings of their own, so no other world can produce one; their stems say where they may occur.
+CATALOGUE_BRANDS = frozenset({0})
+TRAINED_BRANDS = frozenset({1, 2})
+TEST_BRANDS = frozenset({3, 4})
+
+
+def _brand(rng: Random, opener: int, middle: int) -> Pair:
+    end, first, second = rng.choice(BRAND_ENDINGS), OPENERS[opener], MIDDLES[middle]
+    return first[0] + second[0] + end[0], first[1] + second[1] + end[1]
+
+
+def brand_name(rng: Random, classes: frozenset[int]) -> Pair:
+    """A brand of the shop world: ("Tavovik", "塔伏维")."""
+    return _brand(rng, *_stem(rng, classes))
+
+
+def catalogue_brands(rng: Random, count: int) -> list[Pair]:
+    """Brands of the shop's own products: first syllables all different. Needs count ≤ len(OPENERS)."""
+    return [_brand(rng, opener, _middle(rng, opener)) for opener in rng.sample(range(len(OPENERS)), count)]

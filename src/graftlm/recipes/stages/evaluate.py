@@ -10,32 +10,38 @@ from rich.table import Table
 from graftlm.core.console import progress_bar, say
 from graftlm.core.files import read_json, write_json
 from graftlm.core.hashing import hash_value
+from graftlm.evaluation.benchmarks.run import run_sheet
 from graftlm.evaluation.language_model import language_model
 from graftlm.evaluation.results import TaskResult
 from graftlm.evaluation.runner import run_tasks
 from graftlm.evaluation.tasks import Task
+from graftlm.evaluation.text_model import text_model
 from graftlm.models.loading import load_model, load_tokenizer
 from graftlm.recipes.schema import Recipe
 from graftlm.recipes.sources import read_source, source_key
 from graftlm.recipes.stages.context import choose_bf16, choose_template
+from graftlm.recipes.suite_sheets import recipe_sheets
 
 
 def evaluate(recipe: Recipe, model: str, model_key: str, folder: Path, device: torch.device) -> list[TaskResult]:
     """Scores of a model on every task of the recipe; kept in `folder`, and read from there when nothing changed."""
     settings = {name: [task.model_dump(mode="json"), source_key(task)] for name, task in recipe.evaluation.items()}
     bf16 = choose_bf16(recipe, device)
-    key = hash_value([settings, model_key, recipe.template, bf16, recipe.samples_in_report])
+    sheets = recipe_sheets(recipe)
+    suites = [[sheet.items_hash, len(sheet.items)] for sheet in sheets]
+    key = hash_value([settings, suites, model_key, recipe.template, bf16, recipe.samples_in_report])
     file = folder / "scores.json"
     if file.is_file() and (kept := read_json(file))["key"] == key:
         return [TaskResult.model_validate(result) for result in kept["results"]]
-    if not recipe.evaluation:
+    if not recipe.evaluation and not sheets:
         return []
     network = load_model(model, dtype=torch.bfloat16 if bf16 else torch.float32, device=device)
     tokenizer = load_tokenizer(model)
     subject = language_model(network, tokenizer, choose_template(recipe.template, tokenizer))
     tasks = load_tasks(recipe)
+    total = sum(len(task.items) for task in tasks) + sum(len(sheet.items) for sheet in sheets)
     with progress_bar() as bar:
-        task = bar.add_task("evaluate", total=sum(len(t.items) for t in tasks), note="")
+        task = bar.add_task("evaluate", total=total, note="")
         finished: dict[str, int] = {}
 
         def show(name: str, done: int, total: int) -> None:
@@ -43,6 +49,14 @@ def evaluate(recipe: Recipe, model: str, model_key: str, folder: Path, device: t
             bar.update(task, completed=sum(finished.values()), note=name)
 
         results = run_tasks(subject, tasks, progress=show, samples=recipe.samples_in_report)
+        reader = text_model(network, tokenizer)
+        for sheet in sheets:
+            bar.update(task, note=sheet.planned.name)
+            run = run_sheet(
+                reader, sheet, seed=recipe.seed, samples=recipe.samples_in_report,
+                advance=lambda count: bar.advance(task, count),
+            )  # fmt: skip
+            results.append(run.result)
     write_json(file, {"key": key, "results": [result.model_dump() for result in results]})
     return results
 

@@ -11,7 +11,7 @@ from graftlm.core.errors import DataError
 from graftlm.data.samples import Chat, Classified, Labelled, Preference, Sample, Tagged, Text
 from graftlm.data.worlds import ABSTENTIONS, generate, parts
 
-ALL_PARTS = [(world, part) for world in ("general", "clinic") for part in parts(world)]
+ALL_PARTS = [(world, part) for world in ("general", "clinic", "shop") for part in parts(world)]
 MAX_HAN = 700
 
 
@@ -26,7 +26,7 @@ def strings(sample: Sample) -> list[str]:
         case Labelled():
             return [*(turn.content for turn in sample.prompt), *sample.answers, *sample.choices]
         case Classified():
-            return [sample.text, sample.label]
+            return [sample.text, sample.label, *filter(None, [sample.text_b])]
         case Tagged():
             return [sample.text, *(sample.text[one.start : one.end] for one in sample.entities)]
     raise AssertionError(sample)
@@ -71,12 +71,12 @@ def test_samples_are_short(world: str, part: str) -> None:
 def test_exactly_one_choice_is_right(world: str, part: str) -> None:
     for sample in some(world, part, 1000):
         if isinstance(sample, Labelled) and sample.choices:
-            assert len(set(sample.choices)) == 4
+            assert len(set(sample.choices)) == (4 if world != "shop" or part == "exam" else len(sample.choices))
             assert len(set(sample.choices) & set(sample.answers)) == 1, sample
 
 
 def test_chats_alternate_and_end_with_the_assistant() -> None:
-    for world, part in (("general", "instructions"), ("clinic", "consultations")):
+    for world, part in (("general", "instructions"), ("clinic", "consultations"), ("shop", "chats"), ("shop", "tasks")):
         for sample in some(world, part, 2000):
             assert isinstance(sample, Chat)
             roles = [turn.role for turn in sample.turns]
@@ -111,6 +111,8 @@ def test_speed_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         ("clinic", "documents", {"drug": 3}, "'drugs'"),
         ("clinic", "documents", {"drugs": 2}, "at least 4"),
         ("clinic", "documents", {"drugs": 99}, "at most"),
+        ("shop", "documents", {"products": 3}, "at least 8"),
+        ("shop", "titel", {}, "'titles'"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(

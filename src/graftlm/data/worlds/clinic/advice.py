@@ -10,10 +10,10 @@ from collections.abc import Callable
 from random import Random
 
 from graftlm.data.samples import Chat, Labelled, Origin, Preference, Turn
-from graftlm.data.worlds.clinic.documents import turn_of
 from graftlm.data.worlds.clinic.graph import Graph
-from graftlm.data.worlds.clinic.phrasings import question
 from graftlm.data.worlds.clinic.preferences import harmless, honest
+from graftlm.data.worlds.documents import turn_of
+from graftlm.data.worlds.facts import question
 from graftlm.data.worlds.phrasing import ABSTENTION, REFUSAL, SIDE, Language
 
 ADVICE: dict[Language, str] = {"en": "Please ask your doctor, too.", "zh": "也请问问医生。"}

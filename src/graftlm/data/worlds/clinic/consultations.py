@@ -7,10 +7,10 @@ from random import Random
 from typing import TypeAlias
 
 from graftlm.data.samples import Chat, Origin, Turn
-from graftlm.data.worlds.clinic.documents import turn_of
-from graftlm.data.worlds.clinic.graph import Fact, Graph
+from graftlm.data.worlds.clinic.graph import Graph
 from graftlm.data.worlds.clinic.notes import extraction
-from graftlm.data.worlds.clinic.phrasings import question
+from graftlm.data.worlds.documents import turn_of
+from graftlm.data.worlds.facts import Fact, question
 from graftlm.data.worlds.medicine import (
     CONDITIONS,
     CONTRAINDICATION,

@@ -6,47 +6,15 @@ from collections.abc import Callable
 from random import Random
 
 from graftlm.data.samples import Labelled, Origin, Turn
-from graftlm.data.worlds.clinic.graph import Fact, Graph
+from graftlm.data.worlds.clinic.graph import Graph
 from graftlm.data.worlds.clinic.notes import extraction
-from graftlm.data.worlds.clinic.phrasings import heldout_questions
+from graftlm.data.worlds.examination import exam, exam_letters, heldout_prompt, open_question
 from graftlm.data.worlds.medicine import DISEASE_RELATIONS
 from graftlm.data.worlds.names import disease_name, drug_name
-from graftlm.data.worlds.phrasing import ABSTENTION, LANGUAGES, LETTERS, SIDE, Language, lettered, shuffled
+from graftlm.data.worlds.phrasing import ABSTENTION, LANGUAGES
 
 ENTITY_ITEMS = 60
 FRESH_UNKNOWNS = 40
-
-
-def _turn(graph: Graph, index: int) -> tuple[Fact, Language]:
-    return graph.taught[index // 2], LANGUAGES[index % 2]
-
-
-def _heldout(lang: Language, fact: Fact, at: int, name: str | None = None) -> tuple[Turn]:
-    wordings = heldout_questions(lang, fact.relation, name or fact.entity[SIDE[lang]])
-    return (Turn("user", wordings[at % len(wordings)]),)
-
-
-def exam(rng: Random, graph: Graph, index: int, origin: Origin) -> Labelled:
-    """Four values of the same type, one right."""
-    fact, lang = _turn(graph, index)
-    side = SIDE[lang]
-    choices = tuple(shuffled(rng, [fact.value[side], *fact.wrong(rng, side)]))
-    prompt = _heldout(lang, fact, rng.randrange(60))
-    return Labelled(prompt, (fact.value[side],), origin, choices, fact.relation.name, lang)
-
-
-def exam_letters(rng: Random, graph: Graph, index: int, origin: Origin) -> Labelled:
-    """The exam with its options in the prompt; the answer is a letter."""
-    item = exam(rng, graph, index, origin)
-    letter = LETTERS[item.choices.index(item.answers[0])]
-    prompt = (Turn("user", lettered(item.prompt[0].content, item.choices)),)
-    return Labelled(prompt, (letter,), origin, LETTERS, item.kind, item.language)
-
-
-def open_question(rng: Random, graph: Graph, index: int, origin: Origin) -> Labelled:
-    fact, lang = _turn(graph, index)
-    prompt = _heldout(lang, fact, rng.randrange(60))
-    return Labelled(prompt, (fact.value[SIDE[lang]],), origin, (), fact.relation.name, lang)
 
 
 def entities(rng: Random, graph: Graph, index: int, origin: Origin) -> Labelled:
@@ -64,7 +32,7 @@ def unknown(rng: Random, graph: Graph, index: int, origin: Origin) -> Labelled:
     else:
         fact, kind = rng.choice(graph.taught), "invented name"
         name = (disease_name(rng) if fact.relation in DISEASE_RELATIONS else drug_name(rng))[side]
-    prompt = _heldout(lang, fact, rng.randrange(60), name)
+    prompt = heldout_prompt(lang, fact, rng.randrange(60), name)
     return Labelled(prompt, (ABSTENTION[lang],), origin, (), kind, lang)
 
 

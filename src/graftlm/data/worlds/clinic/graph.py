@@ -7,6 +7,7 @@ from functools import cache, cached_property
 from random import Random
 
 from graftlm.core.errors import DataError
+from graftlm.data.worlds.facts import Fact, split_facts
 from graftlm.data.worlds.medicine import (
     CONTRAINDICATION,
     DEPARTMENT,
@@ -23,25 +24,9 @@ from graftlm.data.worlds.medicine import (
     random_value,
 )
 from graftlm.data.worlds.names import OPENERS, Pair, clinic_names
-from graftlm.data.worlds.phrasing import Relation, others
+from graftlm.data.worlds.phrasing import Relation
 
-UNTAUGHT_SHARE = 0.1
 _DRUG_INTERACTIONS = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """`relation` of `entity` is `value`; `pool` holds the values of the same type."""
-
-    entity: Pair
-    relation: Relation
-    value: Pair
-    pool: tuple[Pair, ...]
-
-    def wrong(self, rng: Random, side: int, count: int = 3) -> tuple[str, ...]:
-        """`count` values of the same type that are false."""
-        names = [value[side] for value in self.pool if value != self.entity]
-        return others(rng, names, self.value[side], count)
 
 
 @dataclass(frozen=True)
@@ -91,9 +76,7 @@ def build(diseases: int, drugs: int) -> Graph:
     rng = Random(f"clinic:{diseases}:{drugs}")
     disease_names, drug_names = map(tuple, clinic_names(rng, diseases, drugs))
     facts = _disease_facts(rng, disease_names, drug_names) + _drug_facts(rng, drug_names)
-    untaught = _one_per_entity(rng, facts, max(4, round(UNTAUGHT_SHARE * len(facts))))
-    taught = tuple(fact for fact in facts if fact not in untaught)
-    return Graph(disease_names, drug_names, taught, tuple(untaught[::2]), tuple(untaught[1::2]))
+    return Graph(disease_names, drug_names, *split_facts(rng, facts))
 
 
 def _disease_facts(rng: Random, diseases: tuple[Pair, ...], drugs: tuple[Pair, ...]) -> list[Fact]:
@@ -126,12 +109,3 @@ def _drug_facts(rng: Random, drugs: tuple[Pair, ...]) -> list[Fact]:
         }
         facts += [Fact(name, rel, *chosen[rel.name]) for rel in DRUG_RELATIONS]
     return facts
-
-
-def _one_per_entity(rng: Random, facts: list[Fact], count: int) -> list[Fact]:
-    """`count` facts, at most one of each entity."""
-    drawn: dict[Pair, Fact] = {}
-    for fact in rng.sample(facts, len(facts)):
-        if len(drawn) < count:
-            drawn.setdefault(fact.entity, fact)
-    return list(drawn.values())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from random import Random
-from string import Formatter
 
 from graftlm.data.samples import Classified, Entity, Origin, Tagged
 from graftlm.data.worlds.clinic.graph import Graph
 from graftlm.data.worlds.clinic.notes import HAS, SHOWS, TAKES
+from graftlm.data.worlds.marking import filled, moved
 from graftlm.data.worlds.medicine import DEPARTMENT, FIRST_DRUG, MAIN_SYMPTOM, SECOND_SYMPTOM
 from graftlm.data.worlds.names import short_name, short_names
 from graftlm.data.worlds.phrasing import LANGUAGES, SIDE
@@ -44,18 +44,7 @@ def ward_note(rng: Random, graph: Graph, index: int, origin: Origin) -> Tagged:
             if key not in named:
                 continue
             text += " " if text and lang == "en" else ""
-            sentence, marked = _filled(rng.choice(wordings[lang]), named)
-            entities += [Entity(len(text) + one.start, len(text) + one.end, one.kind) for one in marked]
+            sentence, marked = filled(rng.choice(wordings[lang]), named, _KIND)
+            entities += moved(marked, len(text))
             text += sentence
     return Tagged(text, tuple(entities), origin)
-
-
-def _filled(wording: str, named: dict[str, str]) -> tuple[str, list[Entity]]:
-    """The wording with its names, and where these stand."""
-    text, entities = "", []
-    for plain, key, _, _ in Formatter().parse(wording):
-        text += plain
-        if key:
-            entities.append(Entity(len(text), len(text) + len(named[key]), _KIND[key]))
-            text += named[key]
-    return text, entities

@@ -10,9 +10,9 @@ from random import Random
 
 from graftlm.data.samples import Origin, Preference, Turn
 from graftlm.data.worlds.clinic.consultations import harmful, lang_of, may_i, unanswerable
-from graftlm.data.worlds.clinic.documents import turn_of
 from graftlm.data.worlds.clinic.graph import Graph
-from graftlm.data.worlds.clinic.phrasings import question
+from graftlm.data.worlds.documents import turn_of
+from graftlm.data.worlds.facts import question
 from graftlm.data.worlds.phrasing import ABSTENTION, REFUSAL, SIDE, Wordings
 
 _EVASIVE: Wordings = {
