@@ -50,8 +50,8 @@ class Grammar:
         """Answers are JSON of this schema, in one line: a small model that may write blanks writes nothing else."""
         from llguidance import LLMatcher
 
-        in_one_line = {"whitespace_flexible": False}
-        return self._rule(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=in_one_line), "JSON schema")
+        rules = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides={"whitespace_flexible": False})
+        return self._rule(rules, "JSON schema")
 
     def regex(self, pattern: str) -> GrammarRule:
         """Answers match this expression from beginning to end (Rust's syntax: no look-around, no back references)."""

@@ -32,7 +32,7 @@ class Tile:
     stages: int
 
 
-TILES = {16: Tile(8, 1024, 4, 3), 8: Tile(4, 1024, 4, 1), 4: Tile(4, 512, 1, 3)}
+TILES = {16: Tile(4, 2048, 2, 3), 8: Tile(4, 1024, 4, 1), 4: Tile(4, 512, 1, 3)}
 """By bits of a weight."""
 
 CHUNK = 64
@@ -158,7 +158,7 @@ add.f32 $0, one, other;
 }""")
 """The products of a word's numbers with pairs of inputs in fp16, and their sum.
 
-Number n behind an exponent of fp16 is 1,024 + n (4 bits) or an eighth of a sixteenth of that (8 bits) exactly; inputs
+Number n behind an exponent of fp16 is 1,024 + n (4 bits) or a 128th of that (8 bits) exactly; inputs
 were bf16, so a product is rounded by 2^-12 of itself at most; four (two) are added in fp16, the sums in fp32. Whole
 numbers run at half the rate of fp16 pairs: unpacking 4 bits to fp32 took 33 µs for the 90M weights of gate and up, whose
 bytes take 11 (one H200)."""
