@@ -14,7 +14,8 @@ from graftlm.models.quant_linear import QuantLinear
 from graftlm.models.trunk import decoder_of
 
 if TYPE_CHECKING:
-    from graftlm.ops.kernels.one_token import LayerWeights, RowWeight, Workspace
+    from graftlm.ops.kernels.one_token import LayerWeights, Workspace
+    from graftlm.ops.kernels.row_products import RowWeight
 
 LAYERS = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
 """Layers of transformers that compute what the kernels compute; tests hold them against it."""
@@ -127,7 +128,7 @@ def _weights(layer: Any, follows: Any) -> LayerWeights:
 
 
 def _row_weight(module: Any) -> RowWeight:
-    from graftlm.ops.kernels.one_token import RowWeight
+    from graftlm.ops.kernels.row_products import RowWeight
 
     bias = None if module.bias is None else module.bias.data
     if isinstance(module, QuantLinear):

@@ -231,7 +231,7 @@ def _attention(
     out, lse = q.new_empty(T, H, D), q.new_empty(H, T, dtype=torch.float32)
     _forward[(blocks.shape[1], H)](
         q, k, v, out, lse, blocks, T, scale, *q.stride()[:2], *k.stride()[:2], *v.stride()[:2],
-        B=blocks.shape[1], GROUP=H // k.shape[1], WINDOW=window, H=H, D=D, DP=triton.next_power_of_2(D),
+        B=blocks.shape[1], GROUP=H // k.shape[1], WINDOW=window, H=H, D=D, DP=max(16, triton.next_power_of_2(D)),
         BM=FORWARD_BLOCK, BN=TILES["forward"][0], **_launch("forward"),
     )  # fmt: skip
     return out, lse
@@ -252,7 +252,7 @@ def _attention_backward(
     q, k, v, dout = (_last_contiguous(x) for x in (q, k, v, dout))
     delta = torch.empty_like(lse)
     dq, dk, dv = q.new_empty(T, H, D), k.new_empty(T, G, D), v.new_empty(T, G, D)
-    sizes: dict[str, Any] = {"WINDOW": window, "GROUP": H // G, "D": D, "DP": triton.next_power_of_2(D)}
+    sizes: dict[str, Any] = {"WINDOW": window, "GROUP": H // G, "D": D, "DP": max(16, triton.next_power_of_2(D))}
     _delta[(triton.cdiv(T, 64), H)](out, dout, delta, T, *dout.stride()[:2], H=H, D=D, DP=sizes["DP"], BM=64)
     strides = (*q.stride()[:2], *k.stride()[:2], *v.stride()[:2], *dout.stride()[:2])
     _key_gradients[(backward_blocks.shape[1], G)](
